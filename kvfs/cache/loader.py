@@ -7,8 +7,7 @@ divided and the binaries come singly; what was learned of names by their ending 
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
 import trio
@@ -23,7 +22,7 @@ from kvfs.core.content import is_text
 from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyRef, NamespaceId
 from kvfs.store.base import Store
-from kvfs.store.bulkread import BulkReading, Suspects, is_stuck, may_be_one_key
+from kvfs.store.bulkread import BulkReading, ReadRequest, Suspects, is_stuck, may_be_one_key
 
 log = logging.getLogger("kvfs.cache")
 
@@ -34,16 +33,6 @@ _REQUESTS = 8  # bulk gets and single gets in flight at once
 _AHEAD = 6  # of these, how many may be for read-ahead
 _PROOF = 4  # bulk gets in a row, of different keys, that show the service to be away
 _FIRST_PAUSE = 0.5  # seconds before it is asked again; doubles
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """One request to come; `rest` comes after it, or fails with it when the store is out of reach."""
-
-    namespace: NamespaceId
-    keys: Sequence[Key]
-    singly: bool = False
-    rest: "list[_Request]" = field(default_factory=list)
 
 
 class Loader:
@@ -79,7 +68,7 @@ class Loader:
         self._flights: dict[KeyRef, Flight] = {}
         self._awaited: dict[KeyRef, None] = {}
         self._ahead: dict[KeyRef, None] = {}
-        self._divided: deque[_Request] = deque()
+        self._divided: deque[ReadRequest] = deque()
         self._running = 0
         self._suspects = Suspects(_PROOF)
         self._asking_on = trio.Lock()
@@ -171,7 +160,7 @@ class Loader:
             self._stopped = True
             self._fail(list(self._flights), UnavailableError("the mount is ending"))
 
-    def _next(self) -> _Request | None:
+    def _next(self) -> ReadRequest | None:
         """Return the next request, while there is room for one: keys that a caller waits for go first."""
         if self._running >= _REQUESTS:
             return None
@@ -180,7 +169,7 @@ class Loader:
             request = (None if self._awaited else self._part(waited=False)) or self._gathered()
         return request
 
-    def _part(self, *, waited: bool) -> _Request | None:
+    def _part(self, *, waited: bool) -> ReadRequest | None:
         """Return the next of the divided requests, without a key that is now likely to be binary: it goes alone."""
         for index, request in enumerate(self._divided):
             if waited and not any(self._is_waited(request.namespace, key) for key in request.keys):
@@ -189,7 +178,7 @@ class Loader:
                 risky = (k for k in request.keys if self._kinds.is_single((request.namespace, k)))
                 if (key := next(risky, None)) is not None:
                     request.keys = [other for other in request.keys if other != key]
-                    return _Request(request.namespace, [key], singly=True)
+                    return ReadRequest(request.namespace, [key], singly=True)
             del self._divided[index]
             return request
         return None
@@ -198,7 +187,7 @@ class Loader:
         flight = self._flights.get((namespace, key))
         return flight is not None and flight.waited
 
-    def _gathered(self) -> _Request | None:
+    def _gathered(self) -> ReadRequest | None:
         """Take as many queued keys as fit into one request."""
         namespace: NamespaceId | None = None
         keys: list[Key] = []
@@ -222,34 +211,33 @@ class Loader:
         for key in keys:
             self._awaited.pop((namespace, key), None)
             self._ahead.pop((namespace, key), None)
-        return _Request(namespace, keys, singly=self._kinds.is_single((namespace, keys[0])))
+        return ReadRequest(namespace, keys, singly=self._kinds.is_single((namespace, keys[0])))
 
-    async def _work(self, request: _Request) -> None:
+    async def _work(self, request: ReadRequest) -> None:
         try:
-            await self._send(request)
-        except StoreError as exc:
-            await self._failed(request, exc)
-        else:
-            self._suspects.answered()
-            self._divided.extend(request.rest)
+            self._divided += await self.reading.read(request, self)
         finally:
             self._running -= 1
             self._wake.set()
 
-    async def _send(self, request: _Request) -> None:
+    async def ask_together(self, namespace: NamespaceId, keys: Sequence[Key]) -> Collection[Key]:
+        """See `BulkReader`."""
         with self._listings.settled.asking() as moment:
-            if request.singly:
-                await self._single(request.namespace, request.keys[0], moment)
-                return
-            entries = await self._store.bulk_get(request.namespace, request.keys)
-            odd = [key for key in request.keys if key not in entries]
+            entries = await self._store.bulk_get(namespace, keys)
+            self._suspects.answered()
             arrived: Landed = []
-            for key in request.keys:
+            for key in keys:
                 if key in entries:
-                    arrived += self._arrived((request.namespace, key), entries[key], moment)
+                    arrived += self._arrived((namespace, key), entries[key], moment)
             if arrived:
-                self.on_contents(request.namespace, arrived)
-            self._divided.extend(_Request(request.namespace, [key], singly=True) for key in odd)
+                self.on_contents(namespace, arrived)
+            return entries.keys()
+
+    async def ask_alone(self, namespace: NamespaceId, key: Key) -> None:
+        """See `BulkReader`."""
+        with self._listings.settled.asking() as moment:
+            await self._single(namespace, key, moment)
+            self._suspects.answered()
 
     async def _single(self, namespace: NamespaceId, key: Key, moment: int) -> None:
         is_guessed = self._kinds.is_guessed((namespace, key))
@@ -276,43 +264,45 @@ class Loader:
 
     # failed requests
 
-    async def _failed(self, request: _Request, error: StoreError) -> None:
-        """Ask in smaller pieces if one key may be the reason of a failure, or give up."""
-        if isinstance(error, RejectedError) or (isinstance(error, BodyTooLargeError) and error.status):
+    async def failed(self, request: ReadRequest, error: StoreError) -> list[ReadRequest]:
+        """See `BulkReader`: ask in smaller pieces if one key may be the reason of a failure, or give up."""
+        if _is_answer(error):
             self._suspects.answered()
         elif may_be_one_key(error) and self._suspects.failed(frozenset(request.keys)):
-            await self._wait_out(request, error)
-            return
-        if request.singly:
-            self._fail([(request.namespace, key) for key in request.keys], error)
-            if is_stuck(error):
-                self._kinds.set_apart((request.namespace, request.keys[0]))
-            if isinstance(error, RejectedError) or may_be_one_key(error):
-                self._divided.extend(request.rest)
-            else:
-                self._give_up(request.rest, error)
-            return
-        if parts := self.reading.parts_after(error, request.namespace, request.keys):
-            self._divide(request, parts, one_tells=isinstance(error, NotTextError))
-        else:
-            self._give_up([request, *request.rest], error)
+            return await self._wait_out(request, error)
+        if not request.singly:
+            if further := self.reading.instead(request, error):
+                return self._in_order(request, further, error)
+            return self._give_up([request, *request.rest], error)
+        self._fail([(request.namespace, key) for key in request.keys], error)
+        if is_stuck(error):
+            self._kinds.set_apart((request.namespace, request.keys[0]))
+        if isinstance(error, RejectedError) or may_be_one_key(error):
+            return request.rest
+        return self._give_up(request.rest, error)
 
-    def _divide(self, request: _Request, parts: list[list[Key]], *, one_tells: bool) -> None:
-        """Make these requests instead. With `one_tells` a single key goes first: it tells the kind of the others."""
-        first, *others = [_Request(request.namespace, part, singly=len(part) == 1) for part in parts]
-        waits = first.singly and others and not others[0].singly if one_tells else True
-        if waits:
-            first.rest = others + request.rest
-            self._divided.append(first)
-        else:
-            self._divided.extend([first, *others, *request.rest])
+    def _in_order(
+        self, request: ReadRequest, further: list[ReadRequest], error: StoreError
+    ) -> list[ReadRequest]:
+        """Return the requests that can be made now; the rest of them waits for the first.
 
-    def _give_up(self, requests: Sequence[_Request], error: StoreError) -> None:
+        Of a batch with a binary in it, only a single key comes first: it tells the kind of the others.
+        """
+        first, *others = further
+        one_tells = first.singly and others and not others[0].singly
+        if isinstance(error, NotTextError) and not one_tells:
+            return [*further, *request.rest]
+        first.rest = others + request.rest
+        return [first]
+
+    def _give_up(self, requests: Sequence[ReadRequest], error: StoreError) -> list[ReadRequest]:
+        """Fail these; return the requests that come after them, which are none."""
         log.debug("loading of %d requests failed: %s", len(requests), error)
         for each in requests:
             self._fail([(each.namespace, key) for key in each.keys], error)
+        return []
 
-    async def _wait_out(self, request: _Request, error: StoreError) -> None:
+    async def _wait_out(self, request: ReadRequest, error: StoreError) -> list[ReadRequest]:
         """Ask a service that answers nobody again, one request at a time, for as long as the patience lasts.
 
         A single key, and a request that timed out, was waited for as long already.
@@ -324,19 +314,16 @@ class Loader:
                 await trio.sleep(pause)
                 pause *= 2
                 try:
-                    await self._send(request)
+                    return await self.reading.make(request, self)
                 except StoreError as exc:
                     error = exc
-                    if not may_be_one_key(exc):
+                    if _is_answer(exc):
+                        self._suspects.answered()
+                    elif not may_be_one_key(exc):
                         break
-                else:
-                    self._suspects.answered()
-                    self._divided.extend(request.rest)
-                    return
         if self._suspects.is_service:
-            self._give_up([request, *request.rest], error)
-        else:
-            self._divided.append(request)
+            return self._give_up([request, *request.rest], error)
+        return [request]
 
     # answers
 
@@ -396,3 +383,8 @@ class Loader:
                 flight.ended.set()
             if flight.then is not None:
                 flight.then(flight)
+
+
+def _is_answer(error: StoreError) -> bool:
+    """Return whether the service refused the request, which shows that it is there."""
+    return isinstance(error, RejectedError) or (isinstance(error, BodyTooLargeError) and bool(error.status))

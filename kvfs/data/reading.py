@@ -5,21 +5,21 @@ are asked for singly; the others are found by halving (`store/bulkread`), which 
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final
 
 import trio
 from msgspec import Struct
 
-from kvfs.core.errors import BodyTooLargeError, NoAnswerError, NotTextError, StoreError, UnavailableError
+from kvfs.core.errors import BodyTooLargeError, NoAnswerError, StoreError, UnavailableError
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
 from kvfs.data.items import Item, Loaded, Problem, ProblemKind
 from kvfs.data.place import Taken
 from kvfs.store.base import Store
-from kvfs.store.bulkread import BulkReading, may_be_one_key
+from kvfs.store.bulkread import BulkReading, ReadRequest, may_be_one_key
 
 MOST_GROUPS: Final = 4  # bulk gets in flight: the API's limit of requests allows no more for long
 MOST_SINGLES: Final = 8  # gets in flight
@@ -50,7 +50,10 @@ class BulkValues:
         self._namespace = namespace
         self._reading = BulkReading(kinds, is_hurried=False)
         self._keys = BULK_GET_KEYS  # the keys of a group: fewer where they are too much for one answer
-        self._fetched = 0  # bytes of values in this wave
+        # of this wave: the items, what was found of them, and its bytes
+        self._items: dict[Key, Item] = {}
+        self._found: _Found = {}
+        self._fetched = 0
         self._unreadable = 0  # values in a row that were answered with an error
         # the sizes of the last ones; at the first nothing is known, so they are few
         self._groups: deque[float] = deque([WAVE_BYTES / 1.5], REMEMBERED)
@@ -65,13 +68,17 @@ class BulkValues:
             wave, singly = self._wave(items)
             alone = {item.origin for item in singly}
             texts = [item for item in wave if item.origin not in alone]
+            self._items = {Key(item.origin): item for item in wave}
             found: _Found = {}
-            self._fetched = 0
+            self._found, self._fetched = found, 0
             async with trio.open_nursery() as nursery:
                 for start in range(0, len(texts), self._keys):
-                    nursery.start_soon(self._group, texts[start : start + self._keys], found)
+                    nursery.start_soon(
+                        self._group, [Key(i.origin) for i in texts[start : start + self._keys]]
+                    )
                 for item in singly:
-                    nursery.start_soon(self._one, item, found)
+                    nursery.start_soon(self._one, Key(item.origin))
+            self._items, self._found = {}, {}  # the caller has them from here on
             count = next((number for number, item in enumerate(wave) if item.origin not in found), len(wave))
             self._keys = min(BULK_GET_KEYS, self._keys * 2) if count == len(wave) else max(1, self._keys // 2)
             if count:
@@ -85,24 +92,24 @@ class BulkValues:
         for number, item in enumerate(items):
             if number - len(singly) >= groups * self._keys:
                 return items[:number], singly
-            if self._reading.kinds.is_surely_single(self._place(item)):
+            if self._reading.kinds.is_surely_single((self._namespace, Key(item.origin))):
                 if len(singly) >= singles:
                     return items[:number], singly
                 singly.append(item)
         return items, singly
 
-    async def _group(self, items: Sequence[Item], found: _Found) -> None:
+    async def _group(self, keys: Sequence[Key]) -> None:
         """Read a group, or its first part: values not read then are asked for again in the next wave."""
         with suppress(_TooMuchError):
-            await self._bulk(items, found)
-        entries = [entry for item in items if isinstance(entry := found.get(item.origin), Entry)]
+            await self._read(ReadRequest(self._namespace, keys))
+        entries = [entry for key in keys if isinstance(entry := self._found.get(key), Entry)]
         size = sum(len(entry.value) for entry in entries)
         self._groups.append(size / max(1, len(entries)) * BULK_GET_KEYS + 1)
 
-    async def _one(self, item: Item, found: _Found) -> None:
+    async def _one(self, key: Key) -> None:
         with suppress(_TooMuchError):
-            await self._single(item, found)
-        entry = found.get(item.origin)
+            await self._read(ReadRequest(self._namespace, [key], singly=True))
+        entry = self._found.get(key)
         self._alone.append(len(entry.value) + 1 if isinstance(entry, Entry) else 1)
 
     def _check_room(self) -> None:
@@ -124,72 +131,58 @@ class BulkValues:
                 loaded.append(Loaded(item, entry))
         return Taken(loaded, left, problems)
 
-    async def _bulk(self, items: Sequence[Item], found: _Found, *, has_binary: bool = False) -> bool:
-        """Read `items` in bulk, or in parts; whether all of them are text. `has_binary`: it is known not to be so."""
-        error: StoreError | None = NotTextError("") if has_binary else await self._asked(items, found)
-        if error is None:
-            return True
-        if isinstance(error, BodyTooLargeError) and len(items) > 1:
-            raise _TooMuchError
-        by_key = {Key(item.origin): item for item in items}
-        parts = self._reading.parts_after(error, self._namespace, list(by_key))
-        if not parts:
-            raise error
-        is_text = not isinstance(error, NotTextError)
-        if len(items) == 1:
-            await self._single(items[0], found)
-            return is_text
-        before = True
-        for part in parts:  # one of them has the binary: the last, when none before has
-            if len(part) == 1 and is_text:
-                await self._single(by_key[part[0]], found)
-                continue
-            is_known = part is parts[-1] and before and not is_text
-            before = await self._bulk([by_key[key] for key in part], found, has_binary=is_known) and before
-        return before
+    async def _read(self, request: ReadRequest) -> bool:
+        """Make a request and then those that follow from it; return whether all of the values are text."""
+        further = await self._reading.read(request, self)
+        is_all_text = True
+        for each in further:  # one of them has the binary: the last, when none before has
+            each.has_binary = request.has_binary and is_all_text and each is further[-1] and not each.singly
+            is_all_text = await self._read(each) and is_all_text
+        return is_all_text and not request.has_binary
 
-    async def _asked(self, items: Sequence[Item], found: _Found) -> StoreError | None:
+    async def ask_together(self, namespace: NamespaceId, keys: Sequence[Key]) -> Collection[Key]:
+        """See `store.bulkread.BulkReader`."""
         self._check_room()
-        try:
-            entries = await self._store.bulk_get(self._namespace, [Key(item.origin) for item in items])
-        except StoreError as exc:
-            return exc
-        self._unreadable = 0
-        await self._arrived(items, entries, found)
-        return None
+        entries = await self._store.bulk_get(namespace, keys)
+        for key in entries.keys() & set(keys):
+            self._keep(key, entries[key])
+        return entries.keys()
 
-    async def _arrived(
-        self, items: Sequence[Item], entries: Mapping[Key, Entry | None], found: _Found
-    ) -> None:
-        for item in items:
-            place = self._place(item)
-            if place[1] not in entries:  # the answer does not tell plainly
-                await self._single(item, found)
-                continue
-            entry = found[item.origin] = _completed(entries[place[1]], item)
-            if entry is not None:
-                self._fetched += len(entry.value)
-                self._reading.kinds.learn(place, is_text=True)
-
-    async def _single(self, item: Item, found: _Found) -> None:
+    async def ask_alone(self, namespace: NamespaceId, key: Key) -> None:
+        """See `store.bulkread.BulkReader`. A value that cannot be read is left where it is."""
         self._check_room()
         for attempt in range(1, SILENT_TRIES + 1):
             try:
-                read = await self._store.get(self._namespace, Key(item.origin))
+                read = await self._store.get(namespace, key)
                 break
             except StoreError as exc:
                 await self._check_service(exc)
                 if not isinstance(exc, NoAnswerError) or attempt == SILENT_TRIES:
-                    self._give_up(item, exc, found)
+                    self._unreadable += isinstance(exc, UnavailableError)
+                    self._found[key] = _Unreadable(exc.with_traceback(None))
                     return
+        self._keep(key, BareEntry(read.value, None, read.expiration) if read is not None else None)
+
+    def _keep(self, key: Key, entry: Entry | None) -> None:
+        """Keep an entry with the expiration and metadata of the listing, which the API may leave out."""
         self._unreadable = 0
-        if read is None:
-            found[item.origin] = None
-            return
-        self._reading.learn(self._place(item), read.value)
-        self._fetched += len(read.value)
-        expiration = item.expiration if read.expiration is None else read.expiration
-        found[item.origin] = Entry(read.value, item.metadata, expiration)
+        if entry is not None:
+            item, expiration = self._items[key], entry.expiration
+            self._reading.learn((self._namespace, key), entry.value)
+            self._fetched += len(entry.value)
+            metadata = item.metadata if isinstance(entry, BareEntry) else entry.metadata
+            entry = Entry(entry.value, metadata, item.expiration if expiration is None else expiration)
+        self._found[key] = entry
+
+    async def failed(self, request: ReadRequest, error: StoreError) -> list[ReadRequest]:
+        """See `store.bulkread.BulkReader`. Raises what cannot be about one key alone."""
+        is_one = len(request.keys) == 1
+        if isinstance(error, BodyTooLargeError) and not is_one:
+            raise _TooMuchError
+        further = self._reading.instead(request, error, singly=is_one or not request.has_binary)
+        if request.singly or not further:
+            raise error
+        return further
 
     async def _check_service(self, error: StoreError) -> None:
         """Raise the error of a value unless it is about this value alone: the service answers others.
@@ -200,19 +193,3 @@ class BulkValues:
             raise error
         if isinstance(error, UnavailableError):
             await self._store.list_keys(self._namespace, limit=LIST_KEYS_MIN)
-
-    def _give_up(self, item: Item, error: StoreError, found: _Found) -> None:
-        """Leave the value where it is; the error says why."""
-        self._unreadable += isinstance(error, UnavailableError)
-        found[item.origin] = _Unreadable(error.with_traceback(None))
-
-    def _place(self, item: Item) -> tuple[NamespaceId, Key]:
-        return self._namespace, Key(item.origin)
-
-
-def _completed(entry: Entry | None, item: Item) -> Entry | None:
-    """Return an entry with the expiration and metadata of the listing, which the API may leave out of a bulk get."""
-    if entry is None:
-        return None
-    metadata = item.metadata if isinstance(entry, BareEntry) else entry.metadata
-    return Entry(entry.value, metadata, item.expiration if entry.expiration is None else entry.expiration)

@@ -33,10 +33,11 @@ from kvfs.core.latest import Latest
 from kvfs.core.limits import BULK_GET_KEYS
 from kvfs.core.model import Change, Entry, Key, KeyRef, NamespaceId, Seq, ValueRead
 from kvfs.sender.backoff import asked_wait, may_go_on
+from kvfs.sender.chunks import chunks
 from kvfs.sender.doubts import Doubts
 from kvfs.sender.newnames import MOST_CROWDED, Names, look_up
 from kvfs.store.base import Store
-from kvfs.store.bulkread import SINGLES, BulkReading, may_be_one_key
+from kvfs.store.bulkread import SINGLES, BulkReading, ReadRequest, may_be_one_key
 from kvfs.store.passage import Passage, passage
 
 ALONE_SECONDS: Final = 2.0  # for a key that failed alone before, where other answers do not take longer
@@ -81,9 +82,11 @@ class Answers:
     failed: int = 0
     wait_until: float = float("-inf")  # monotonic; the server wants no request before
 
-    def fail(self, error: StoreError, places: Iterable[KeyRef]) -> None:
-        """Note that there is no answer for these; credentials say more than the network."""
-        self.unasked |= set(places)
+    def fail(self, error: StoreError, places: Iterable[KeyRef], *, is_alone: bool = False) -> None:
+        """Note that there is no answer for these, asked for alone or not; credentials say more than the network."""
+        places = set(places)
+        self.unasked |= places
+        self.alone |= places if is_alone else set()
         self.failed += 1
         self.wait_until = max(self.wait_until, trio.current_time() + asked_wait(error))
         if not isinstance(self.failure, DeniedError):
@@ -110,10 +113,10 @@ class Digests:
 
     def __init__(self, store: Store, now: Callable[[], float], reading: BulkReading) -> None:
         """`reading` may be others' as well, who learn meanwhile."""
-        self._store = store
-        self._now = now
-        self._reading = reading
-        self._times = AnswerTimes()
+        self.store = store
+        self.now = now
+        self.reading = reading
+        self.times = AnswerTimes()
         self._listed: dict[Seq, tuple[float, bool]] = {}  # when (monotonic), and if the name was free
         self._crowded: dict[NamespaceId, Latest[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
@@ -171,7 +174,7 @@ class Digests:
         wanted = {change.key for change in changes if change.key in made}
         try:
             await trio.sleep_until(answers.wait_until)
-            await look_up(self._store, namespace, list(made), self._now(), names, wanted=wanted)
+            await look_up(self.store, namespace, list(made), self.now(), names, wanted=wanted)
             answers.answered += 1
             self._width = WIDEST
         except NamespaceNotFoundError:
@@ -197,9 +200,10 @@ class Digests:
             del self._listed[next(iter(self._listed))]
 
     async def _read_namespace(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
-        single = [key for key in keys if self._is_single((namespace, key))]
-        others = [key for key in keys if not self._is_single((namespace, key))]
-        parts = [*_parts(single, SINGLES), *_parts(others, BULK_GET_KEYS)]
+        asker = _Asker(self, answers)
+        single = [key for key in keys if self.is_single((namespace, key))]
+        others = [key for key in keys if not self.is_single((namespace, key))]
+        parts = [*chunks(single, SINGLES), *chunks(others, BULK_GET_KEYS)]
         while parts:
             await trio.sleep_until(answers.wait_until)
             if answers.is_hopeless:
@@ -207,96 +211,94 @@ class Digests:
                 return
             wave = [parts.pop() for _ in range(min(self._width, len(parts)))]
             answered, smaller = answers.answered, list[Sequence[Key]]()
-            await _at_once(partial(self._read_part, namespace, part, answers, smaller) for part in wave)
+            await _at_once(partial(asker.ask, namespace, part, smaller) for part in wave)
             parts = [*smaller, *parts]  # the widest first: see `Doubts`
             self._width = min(2 * self._width, WIDEST) if answers.answered >= answered + len(wave) else 1
 
-    async def _read_part(
-        self, namespace: NamespaceId, part: Sequence[Key], answers: Answers, smaller: list[Sequence[Key]]
-    ) -> None:
-        """Ask for some keys in one request, or singly; add to `smaller` the parts to ask for instead."""
-        single = [key for key in part if self._is_single((namespace, key))]
-        if len(single) == len(part):
-            await self._read_singly(namespace, part, answers)
-        elif single:  # learned since
-            smaller += [*_parts(single, SINGLES), [key for key in part if key not in single]]
-        else:
-            smaller += await self._read_bulk(namespace, part, answers)
+    def is_single(self, place: KeyRef) -> bool:
+        """Return whether the value is to be asked for alone at once."""
+        return self.reading.kinds.is_binary(place) or self.doubts.is_culprit(place)
 
-    def _is_single(self, place: KeyRef) -> bool:
-        return self._reading.kinds.is_binary(place) or self.doubts.is_culprit(place)
 
-    async def _read_bulk(
-        self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
-    ) -> list[Sequence[Key]]:
-        """Ask for keys together; return what to ask for instead when that cannot be."""
-        try:
-            self.requests += 1
-            with passage() as way:
-                entries = await self._store.bulk_get(namespace, keys)
-        except NamespaceNotFoundError:
-            raise
-        except StoreError as exc:
-            return await self._after(exc, namespace, keys, answers)
-        else:
-            answers.answered += 1
-            self._times.note(way.seconds)
-            self.doubts.answered((namespace, key) for key in entries)
-            now = self._now()
-            for key, entry in entries.items():
-                answers.digests[namespace, key] = _digest_of(entry, now)
-            for part in _parts([key for key in keys if key not in entries], SINGLES):
-                await self._read_singly(namespace, part, answers)  # the answer does not tell plainly
-        return []
+@dataclass(frozen=True)
+class _Asker:
+    """Makes the requests of one `Digests.read`, and notes their answers: a `BulkReader`."""
 
-    async def _after(
-        self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key], answers: Answers
-    ) -> list[Sequence[Key]]:
-        """Decide what a failed bulk get says of its keys; what to ask for instead."""
+    digests: Digests
+    answers: Answers
+
+    async def ask(self, namespace: NamespaceId, part: Sequence[Key], smaller: list[Sequence[Key]]) -> None:
+        """Ask for some keys in one request, or each alone; add to `smaller` the parts to ask for instead."""
+        single = [key for key in part if self.digests.is_single((namespace, key))]
+        if single and len(single) < len(part):  # learned since
+            smaller += [*chunks(single, SINGLES), [key for key in part if key not in single]]
+            return
+        alone = [ReadRequest(namespace, [key], singly=True) for key in single]
+        await self._make(alone or [ReadRequest(namespace, part)], smaller)
+
+    async def _make(self, requests: Sequence[ReadRequest], smaller: list[Sequence[Key]]) -> None:
+        """Make these beside each other, and then those of one key that follow from them."""
+        further: list[ReadRequest] = []
+
+        async def make(request: ReadRequest) -> None:
+            further.extend(await self.digests.reading.read(request, self))
+
+        await _at_once(partial(make, request) for request in requests)
+        smaller += [request.keys for request in further if not request.singly]
+        for some in chunks([request for request in further if request.singly], SINGLES):
+            await self._make(some, smaller)
+
+    async def ask_together(self, namespace: NamespaceId, keys: Sequence[Key]) -> Collection[Key]:
+        """See `BulkReader`."""
+        asked = self.digests
+        asked.requests += 1
+        with passage() as way:
+            entries = await asked.store.bulk_get(namespace, keys)
+        self._answered(way, [(namespace, key) for key in entries])
+        now = asked.now()
+        for key, entry in entries.items():
+            self.answers.digests[namespace, key] = _digest_of(entry, now)
+        return entries.keys()
+
+    async def ask_alone(self, namespace: NamespaceId, key: Key) -> None:
+        """See `BulkReader`."""
+        asked, place = self.digests, (namespace, key)
+        asked.requests += 1
+        with passage() as way, self._patience(place, way):
+            value = await asked.store.get(namespace, key)
+        self._answered(way, [place])
+        self.answers.digests[place] = _digest_of(value, asked.now())
+        self.answers.raw.add(place)
+        if value is not None:
+            asked.reading.learn(place, value.value)
+
+    def _answered(self, way: Passage, places: Sequence[KeyRef]) -> None:
+        self.answers.answered += 1
+        self.digests.times.note(way.seconds)
+        self.digests.doubts.answered(places)
+
+    async def failed(self, request: ReadRequest, error: StoreError) -> list[ReadRequest]:
+        """See `BulkReader`: decide what a failure says of the keys. Raises `NamespaceNotFoundError`."""
+        if isinstance(error, NamespaceNotFoundError):
+            raise error
+        places = [(request.namespace, key) for key in request.keys]
+        if request.singly:
+            if not isinstance(error, RejectedError):  # or no such key can exist
+                self.answers.fail(error, places, is_alone=may_be_one_key(error))
+            return []
         is_theirs = isinstance(error, RejectedError | BodyTooLargeError)  # a binary, a bad key, too many
+        is_one = len(places) == 1
         if not is_theirs:
-            places = [(namespace, key) for key in keys]
-            is_one_of_them = self.doubts.failed(places, error)
-            if not is_one_of_them or (len(keys) == 1 and isinstance(error, NoAnswerError)):
-                answers.fail(error, places)
-                answers.alone |= set(places) if is_one_of_them else set()
+            is_one_of_them = self.digests.doubts.failed(places, error)
+            if not is_one_of_them or (is_one and isinstance(error, NoAnswerError)):
+                self.answers.fail(error, places, is_alone=is_one_of_them)
                 return []
-        parts = self._reading.parts_after(error, namespace, keys)
-        if is_theirs or len(keys) == 1:
-            await self._read_singly(namespace, [part[0] for part in parts if len(part) == 1], answers)
-            parts = [part for part in parts if len(part) > 1]
-        return list(parts)
-
-    async def _read_singly(self, namespace: NamespaceId, keys: Sequence[Key], answers: Answers) -> None:
-        async def read(key: Key) -> None:
-            place = (namespace, key)
-            try:
-                self.requests += 1
-                with passage() as way, self._patience(place, way):
-                    value = await self._store.get(namespace, key)
-            except RejectedError:
-                return  # no such key can exist
-            except NamespaceNotFoundError:
-                raise
-            except StoreError as exc:
-                answers.fail(exc, [place])
-                if may_be_one_key(exc):
-                    answers.alone.add(place)
-            else:
-                answers.answered += 1
-                self._times.note(way.seconds)
-                self.doubts.answered([place])
-                answers.digests[place] = _digest_of(value, self._now())
-                answers.raw.add(place)
-                if value is not None:
-                    self._reading.learn(place, value.value)
-
-        await _at_once(partial(read, key) for key in keys)
+        return self.digests.reading.instead(request, error, singly=is_theirs or is_one)
 
     @contextmanager
     def _patience(self, place: KeyRef, way: Passage) -> Iterator[None]:
         """Return how long the others of a round wait: for a key that failed alone before, not for long."""
-        seconds = self._times.patience(ALONE_SECONDS) if self.doubts.is_culprit(place) else inf
+        seconds = self.digests.times.patience(ALONE_SECONDS) if self.digests.doubts.is_culprit(place) else inf
         way.scope.deadline = trio.current_time() + seconds
         with way.scope:
             yield
@@ -374,8 +376,3 @@ async def _at_once(calls: Iterable[Callable[[], Awaitable[None]]]) -> None:
 def _digest_of(found: Entry | ValueRead | None, now: float) -> bytes | None:
     """Return the digest of a value that is there, None for one that is missing or has expired."""
     return None if found is None or is_expired(found.expiration, now) else digest(found.value)
-
-
-def _parts(keys: Sequence[Key], size: int) -> Iterator[Sequence[Key]]:
-    for start in range(0, len(keys), size):
-        yield keys[start : start + size]

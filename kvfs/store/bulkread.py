@@ -1,12 +1,14 @@
 """Rules for reading many values: how a bulk get that fails is divided to its culprit.
 
 KV answers a hundred texts in one request, but one binary value, one key that the service chokes on or one that
-a firewall dislikes fails all hundred. `BulkReading` says which smaller requests to make instead, and `Suspects`
-when no single key is the reason. The cache, the sender and copies all read by it.
+a firewall dislikes fails all hundred. `BulkReading` makes the requests and says which smaller ones to make instead,
+and `Suspects` when no single key is the reason. The cache, the sender and copies all read by it. Each is a
+`BulkReader`: it decides the order of its requests, keeps the answers, and knows what a failure means to it.
 """
 
-from collections.abc import Sequence, Set
-from typing import Final
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from kvfs.core.content import is_text
 from kvfs.core.errors import (
@@ -38,6 +40,33 @@ def may_be_one_key(error: StoreError) -> bool:
     return isinstance(error, UnavailableError | RejectedError)
 
 
+@dataclass(slots=True, eq=False)
+class ReadRequest:
+    """One request to come: a bulk get, or with `singly` one key alone.
+
+    `rest` comes after it. `has_binary`: one of the values is known to be no text, so that a bulk get would fail.
+    """
+
+    namespace: NamespaceId
+    keys: Sequence[Key]
+    singly: bool = False
+    rest: "list[ReadRequest]" = field(default_factory=list)
+    has_binary: bool = False
+
+
+class BulkReader(Protocol):
+    """Keeps the values of requests. What it raises, beside the store's errors, ends the reading."""
+
+    async def ask_together(self, namespace: NamespaceId, keys: Sequence[Key]) -> Collection[Key]:
+        """Make a bulk get, and keep its values. Return the keys that it told of. Raises the store's errors."""
+
+    async def ask_alone(self, namespace: NamespaceId, key: Key) -> None:
+        """Get one value, and keep it. Raises the store's errors."""
+
+    async def failed(self, request: ReadRequest, error: StoreError) -> list[ReadRequest]:
+        """Return the requests to make after one that failed: those `BulkReading.instead` of it, or fewer."""
+
+
 class BulkReading:
     """Divides keys into requests, and remembers in `kinds` which values are binary: one object for all who read.
 
@@ -52,6 +81,30 @@ class BulkReading:
     def learn(self, place: KeyRef, value: bytes) -> None:
         """Learn from a value that came singly."""
         self.kinds.learn(place, is_text=is_text(value))
+
+    async def read(self, request: ReadRequest, reader: BulkReader) -> list[ReadRequest]:
+        """Make a request; return those to make after it. Raises what the reader's `failed` raises."""
+        try:
+            if request.has_binary:
+                raise NotTextError("")  # nobody gets to see it
+            return await self.make(request, reader)
+        except StoreError as exc:
+            request.has_binary = isinstance(exc, NotTextError)
+            return await reader.failed(request, exc)
+
+    async def make(self, request: ReadRequest, reader: BulkReader) -> list[ReadRequest]:
+        """Make a request; return those to make after it. Raises the store's errors."""
+        if request.singly:
+            await reader.ask_alone(request.namespace, request.keys[0])
+            return request.rest
+        told = await reader.ask_together(request.namespace, request.keys)
+        odd = [key for key in request.keys if key not in told]  # the answer does not tell plainly
+        return [*(ReadRequest(request.namespace, [key], singly=True) for key in odd), *request.rest]
+
+    def instead(self, request: ReadRequest, error: StoreError, *, singly: bool = True) -> list[ReadRequest]:
+        """Return the requests to make instead of a failed one, as `parts_after`; with `singly` one key goes alone."""
+        parts = self.parts_after(error, request.namespace, request.keys)
+        return [ReadRequest(request.namespace, part, singly=singly and len(part) == 1) for part in parts]
 
     def parts_after(self, error: StoreError, namespace: NamespaceId, keys: Sequence[Key]) -> list[list[Key]]:
         """Return the requests to make after a failed bulk get; none when smaller ones would fail too.

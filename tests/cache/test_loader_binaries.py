@@ -4,6 +4,7 @@ import pytest
 import trio
 from support.caching import NS, binaries, bulks, opened_room, texts
 
+from kvfs.core.errors import UnavailableError
 from kvfs.core.model import Entry, Key
 
 DOUBLING = 5  # requests until a window that doubles is full: binaries are among the keys
@@ -105,3 +106,19 @@ async def test_values_too_large_together_are_divided() -> None:
         await room.walk(sorted(room.memory.entries))
         refused = [call for call in room.store.calls if len(call.keys) > 25]
         assert refused == []
+
+
+async def test_a_service_that_is_back_and_refuses_a_mixed_batch_is_believed(autojump_clock) -> None:
+    """After an outage, the refusal of a batch with a binary shows that the service is back: the batch is divided."""
+    entries = texts(400, "{:04}") | {"0005": b"\xff"}
+    async with opened_room(entries) as room:
+        back = trio.current_time() + 2
+        room.store.fail(
+            "*", UnavailableError("503", status=503), when=lambda call: trio.current_time() < back
+        )
+        async with trio.open_nursery() as nursery:
+            for key in sorted(entries):
+                nursery.start_soon(room.loader.load, (NS, Key(key)), "")
+        assert trio.current_time() < back + 2
+        await room.walk(entries)
+        assert room.failed_bulks() < 40

@@ -24,7 +24,6 @@ class Decorator(Protocol):
 
     def __call__(self, command: Decorated, /) -> Decorated:
         """Return the command with them."""
-        ...
 
 
 ON_MOUNTS: Final = frozenset({"umount", "status", "top", "sync", "log", "debug-bundle"})

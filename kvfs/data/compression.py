@@ -20,11 +20,9 @@ class Member(Protocol):
 
     def compress(self, data: bytes, /) -> bytes:
         """Compress more of it; return what can be written already."""
-        ...
 
     def flush(self) -> bytes:
         """Return the end of it."""
-        ...
 
 
 class _Plain:

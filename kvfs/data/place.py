@@ -37,19 +37,15 @@ class Reader(Protocol):
 
     def scan(self, mark: str) -> AsyncGenerator[Scanned]:
         """Yield all items from a mark on."""
-        ...
 
     async def take(self, items: Sequence[Item]) -> Taken:
         """Return the values of some of `items`, from the first one on; at least one of them is answered."""
-        ...
 
     def fingerprint(self) -> str:
         """Return a text that changes when a scan would find something else; "" where that cannot be told."""
-        ...
 
     async def aclose(self) -> None:
         """Close what is open."""
-        ...
 
 
 async def read_all(
@@ -75,29 +71,22 @@ class Writer(Protocol):
     @property
     def pairs(self) -> int:
         """Return the number of entries that a batch should have now."""
-        ...
 
     @property
     def position(self) -> str:
         """Return the position from which a later run goes on."""
-        ...
 
     async def open(self, position: str) -> None:
         """Begin, or go on at a position."""
-        ...
 
     async def write(self, batch: Sequence[Loaded]) -> Sequence[Problem]:
         """Write a batch; return the items that could not be written. The others are at the target at return."""
-        ...
 
     async def delete(self, keys: Sequence[tuple[Key, str]]) -> Sequence[Problem]:
         """Remove entries, each with the origin that a scan of the target gave it."""
-        ...
 
     async def finish(self) -> None:
         """Complete the copy."""
-        ...
 
     async def aclose(self) -> None:
         """Close what is open."""
-        ...

@@ -33,7 +33,6 @@ class Encoder(Protocol):
 
     def encode(self, key: Key, entry: Entry, modified: float | None, *, is_first: bool) -> list[bytes]:
         """Yield one entry, in pieces."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

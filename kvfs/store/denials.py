@@ -43,11 +43,9 @@ class Renewable(Protocol):
 
     def has_changed(self) -> bool:
         """Look, without waiting, if there is another token by now; it is used from then on."""
-        ...
 
     async def renew(self) -> bool:
         """Ask for a new token; true when there is another one, which is used from then on."""
-        ...
 
 
 class _Family:

@@ -15,11 +15,9 @@ class Auth(Protocol):
 
     def headers(self) -> Mapping[str, str]:
         """Return the headers that carry them."""
-        ...
 
     def secrets(self) -> Collection[str]:
         """Return every secret that was in a header so far."""
-        ...
 
 
 class BearerToken:

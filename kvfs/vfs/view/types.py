@@ -56,7 +56,6 @@ class Creating(Protocol):
     @property
     def buffer(self) -> Sized:
         """Its content."""
-        ...
 
 
 class Attr(Struct, eq=False, gc=False):

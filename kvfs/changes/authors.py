@@ -6,7 +6,7 @@ Most often one process makes many changes in a row, so that runs of numbers are 
 from bisect import bisect_right
 from typing import Final
 
-from kvfs.core.callers import Caller
+from kvfs.core.callers import Caller, current
 from kvfs.core.model import Seq
 
 MOST: Final = 4096  # runs; a change of an older one is nobody's
@@ -20,11 +20,13 @@ class Authors:
         self._callers: list[Caller | None] = []
         self._newest = Seq(0)
 
-    def note(self, seq: Seq, caller: Caller | None) -> None:
-        """Note that a caller made the change, unless it is known already and only goes on."""
+    def note(self, seq: Seq) -> None:
+        """Note that the present caller made the change, unless it is known already and only goes on."""
         if seq <= self._newest:
             return
-        self._newest = seq
+        self._newest, caller = seq, current()
+        if caller is not None and not caller.pid:
+            caller = None
         if not self._callers or self._callers[-1] is not caller:
             self._starts.append(seq)
             self._callers.append(caller)

@@ -17,7 +17,6 @@ from sortedcontainers import SortedDict, SortedList
 from kvfs.changes.authors import Authors
 from kvfs.changes.rules import Row
 from kvfs.changes.tally import ChangeTally
-from kvfs.core.callers import current
 from kvfs.core.generation import Generation
 from kvfs.core.model import ChangeState, Key, KeyRef, NamespaceId, Seq
 
@@ -119,17 +118,19 @@ class Index:
             rows = self._begin(row.namespace)
         old = rows.get(row.key)
         rows[row.key] = row
+        is_kept = is_same = False
         if old is None:
             self._keys(row).add(row.key)
             self.count += 1
-        elif (old.content is None) is not (row.content is None):
-            self._keys(old).remove(row.key)
-            self._keys(row).add(row.key)
-        if old is None or old.seq != row.seq:
-            self.generation.bump()  # else it is the state of a change, which answers as before
-        is_kept = old is not None and old.seq == row.seq and old.state is row.state
-        if old is not None:
+        else:
+            if (old.content is None) is not (row.content is None):
+                self._keys(old).remove(row.key)
+                self._keys(row).add(row.key)
+            is_same = old.seq == row.seq
+            is_kept = is_same and old.state is row.state
             self._leave(old, is_kept=is_kept)
+        if not is_same:
+            self.generation.bump()  # else it is the state of a change, which answers as before
         self._enter(row, is_kept=is_kept)
         return old
 
@@ -168,8 +169,7 @@ class Index:
             self.inline_bytes += row.size
         if row.seq > self.last_seq:
             self.last_seq = row.seq
-        caller = current()
-        self.authors.note(row.seq, caller if caller is not None and caller.pid else None)
+        self.authors.note(row.seq)
 
     def _leave(self, row: Row, *, is_kept: bool = False) -> None:
         """Take a row out of its order.

@@ -60,11 +60,6 @@ class Row(Change, frozen=True, array_like=True, gc=False):
     guarded: bool = False
 
     @property
-    def place(self) -> KeyRef:
-        """Return the key that has this change."""
-        return self.namespace, self.key
-
-    @property
     def awaited(self) -> bool:
         """Return True if a tombstone that waits for this put still has to: it has not landed."""
         return self.state in (ChangeState.PENDING, ChangeState.REJECTED)

@@ -32,7 +32,7 @@ class Contents:
 
     def stage(self, value: bytes) -> Body:
         """Make a body of a small content, kept in memory until it is recorded."""
-        self._staged = staged = Body(len(value), digest(value), bytes(value), None)
+        self._staged = staged = Body(len(value), digest(value), value, None)
         return staged
 
     async def force(self, row: Row) -> None:

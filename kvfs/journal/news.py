@@ -37,15 +37,14 @@ class News:
             self.watch(operations)
         is_altered, newest = False, self._newest
         for operation in operations:
-            kind = type(operation)
-            is_altered = is_altered or kind not in _BESIDE
-            if kind is SetRow and operation.row.seq > self._newest:  # type: ignore[union-attr]
-                self._newest = Seq(operation.row.seq)  # type: ignore[union-attr]
-                self.last_change_at = self._now()
+            is_altered = is_altered or operation.__class__ not in _BESIDE
+            if isinstance(operation, SetRow) and operation.row.seq > newest:
+                newest = operation.row.seq
         if is_altered:
             self.generation.bump()
             self._wake()
-            if self._newest != newest:
+            if newest != self._newest:
+                self._newest, self.last_change_at = newest, self._now()
                 self.on_change()
 
     def _wake(self) -> None:

@@ -41,15 +41,13 @@ class Upkeep:
 
     def note(self) -> None:
         """Note a commit, after which a task may be due."""
-        if self._contents.files.garbage or (self._is_time_to_look() and self._wants_snapshot()):
+        log = self._log
+        if log.last >= self._next_look or log.reserve.is_short:  # else not, because a look costs a part of a commit
+            self._next_look = log.last + _LOOKS
+            if self._wants_snapshot():
+                self._due.set()
+        if self._contents.files.garbage:
             self._due.set()
-
-    def _is_time_to_look(self) -> bool:
-        """Return True once in `_LOOKS` commits, because a look costs a part of one; always on a full disk."""
-        if self._log.last < self._next_look and not self._log.reserve.is_short:
-            return False
-        self._next_look = self._log.last + _LOOKS
-        return True
 
     def _wants_snapshot(self) -> bool:
         """Return whether much of the log is dead; on a full disk any dead record is worth a snapshot that fits."""

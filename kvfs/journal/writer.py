@@ -112,17 +112,23 @@ class JournalWriter:
         """
         transactions, seq = self._transactions, self._index.next_seq()
         with transactions:
-            self._supersede(namespace, key, How.WRITE, base, digest=body.digest)
+            old = transactions.get(namespace, key)
+            if self.on_superseded is not None:
+                self._supersede(namespace, key, old, How.WRITE, base, digest=body.digest)
             if attrs is None:
                 attrs = alive(transactions.attrs_of(namespace, key))
-            put = Put(namespace, key, *_brought(body, seq), metadata, expiration, base, local, attrs)
-            self._put(put, seq, body.value)
+            content = Content(seq, body.spool)
+            put = Put(
+                namespace, key, body.size, content, body.digest, metadata, expiration, base, local, attrs
+            )
+            transactions.put(put_over(old, put, seq, self._now()), old, body.value)
         return seq
 
     def _supersede(
         self,
         namespace: NamespaceId,
         key: Key,
+        row: Row | None,
         how: How,
         base: bytes | None = None,
         *,
@@ -130,13 +136,12 @@ class JournalWriter:
         other: Key = _NONE,
         is_one_of_many: bool = False,
     ) -> None:
-        """Have the listener told, once the transaction is in the log, of the version that it is about to supersede.
+        """Have the listener told, once the transaction is in the log, of the version that it supersedes; `row` has it.
 
         `digest` is that of a write's content: of an equal one only attributes may differ.
         """
         if self.on_superseded is None:
             return
-        row = self._transactions.get(namespace, key)
         if base == b"" if row is None else row.content is None:
             return  # there is none
         attrs = self._transactions.attrs_of(namespace, key)
@@ -170,7 +175,7 @@ class JournalWriter:
             old = self._transactions.get(namespace, key)
             if old is None or old.content is None:
                 raise KeyError(key)
-            self._supersede(namespace, key, How.ATTRIBUTES)
+            self._supersede(namespace, key, old, How.ATTRIBUTES)
             metadata = old.metadata if isinstance(metadata, Unchanged) else metadata
             expiration = old.expiration if isinstance(expiration, Unchanged) else expiration
             is_local = old.state is ChangeState.LOCAL
@@ -192,9 +197,9 @@ class JournalWriter:
         (`base` b"", or a put never attempted).
         """
         transactions = self._transactions
-        needs_room = needs_tombstone(transactions.get(namespace, key), base)
-        with transactions if needs_room else transactions.of_sending():
-            self._supersede(namespace, key, How.DELETE, base)
+        old = transactions.get(namespace, key)
+        with transactions if needs_tombstone(old, base) else transactions.of_sending():
+            self._supersede(namespace, key, old, How.DELETE, base)
             return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(
@@ -234,16 +239,17 @@ class JournalWriter:
             raise ValueError("a key cannot be both moved and moved over")
         with self._transactions:
             for move in moves:
-                self._supersede(namespace, move.new, How.REPLACE, move.base_new, other=move.old)
+                old, over = self._transactions.get(namespace, move.old), self._transactions.get(namespace, move.new)
+                self._supersede(namespace, move.new, over, How.REPLACE, move.base_new, other=move.old)
                 is_many = len(moves) > 1
-                self._supersede(namespace, move.old, How.RENAME, other=move.new, is_one_of_many=is_many)
+                self._supersede(namespace, move.old, old, How.RENAME, other=move.new, is_one_of_many=is_many)
                 self._move(namespace, move)
 
     def _move(self, namespace: NamespaceId, move: Move) -> None:
         transactions, seq = self._transactions, self._index.next_seq()
         old = transactions.get(namespace, move.old)
         if move.body is not None:
-            brought = _brought(move.body, seq)
+            brought = move.body.size, Content(seq, move.body.spool), move.body.digest
         elif old is not None and old.content is not None:
             brought = old.size, old.content, old.digest
         else:
@@ -277,7 +283,7 @@ class JournalWriter:
             row = self._index.get(namespace, key)
             if row is None:
                 return False
-            self._supersede(namespace, key, How.DISCARD)
+            self._supersede(namespace, key, row, How.DISCARD)
             waiting = [self._index.get(*place) for place in self._index.waiting.get(row.seq, ())]
             for one in (*waiting, row):
                 if one is not None:
@@ -335,7 +341,8 @@ class JournalWriter:
                 return False
             seq, put = self._index.next_seq(), None
             if body is not None:
-                put = Put(namespace, key, *_brought(body, seq), metadata, expiration, None, attrs=attrs)
+                brought = body.size, Content(seq, body.spool), body.digest
+                put = Put(namespace, key, *brought, metadata, expiration, None, attrs=attrs)
             row = adopted_over(old, namespace, key, put, seq, before, self._now())
             self._transactions.put(row, old, body.value if body is not None else None)
         return True
@@ -353,8 +360,3 @@ class JournalWriter:
         """Forget everything of a namespace that was deleted, pending changes included."""
         with self._transactions.of_sending():
             self._transactions.say(DropNamespace(namespace))
-
-
-def _brought(body: Body, seq: Seq) -> tuple[int, Content, bytes]:
-    """Return size, location and digest of a content that comes with the change of that number."""
-    return body.size, Content(seq, body.spool), body.digest

@@ -84,24 +84,15 @@ class Log:
         """
         while True:
             try:
-                if may_use_reserve:
-                    return self._append_at_any_price(operations, contents)
-                if changes > self.reserve.enough_for:
+                if changes > self.reserve.enough_for and not may_use_reserve:
                     self.reserve.ensure(changes)
                 return self._append(operations, contents)
             except OSError as exc:
-                if is_full(exc) and self.give_way():
+                size = len(operations) + sum(map(len, contents))
+                if is_full(exc) and ((may_use_reserve and self.reserve.give(size)) or self.give_way()):
                     continue
                 self.reserve.is_short = self.reserve.is_short or is_full(exc)
                 raise refusal(exc, f"the journal {self.path} cannot be written") from exc
-
-    def _append_at_any_price(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
-        while True:
-            try:
-                return self._append(operations, contents)
-            except OSError as exc:
-                if not (is_full(exc) and self.reserve.give(len(operations) + sum(map(len, contents)))):
-                    raise
 
     def _append(self, operations: bytes, contents: list[bytes]) -> tuple[int, int]:
         if self._is_torn:

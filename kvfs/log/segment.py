@@ -32,10 +32,6 @@ RECORD_HEAD: Final = _RECORD.size + _SUM.size
 _CHUNK: Final = 1024 * 1024
 
 
-def _with_sum(head: bytes) -> bytes:
-    return head + _SUM.pack(crc32(head))
-
-
 def _is_whole(head: bytes) -> bool:
     return head[-_SUM.size :] == _SUM.pack(crc32(head[: -_SUM.size]))
 
@@ -51,7 +47,8 @@ class Head:
 
     def encode(self) -> bytes:
         """Encode the header for the beginning of the file."""
-        return _with_sum(_HEAD.pack(_MAGIC, self.version, self.is_snapshot, self.identity, self.last))
+        head = _HEAD.pack(_MAGIC, self.version, self.is_snapshot, self.identity, self.last)
+        return head + _SUM.pack(crc32(head))
 
 
 def record_head(number: int, operations: bytes, contents: list[bytes]) -> bytes:
@@ -60,7 +57,8 @@ def record_head(number: int, operations: bytes, contents: list[bytes]) -> bytes:
     for content in contents:
         total = crc32(content, total)
         size += len(content)
-    return _with_sum(_RECORD.pack(number, len(operations), size, crc32(operations), total))
+    head = _RECORD.pack(number, len(operations), size, crc32(operations), total)
+    return head + _SUM.pack(crc32(head))
 
 
 def read_head(path: Path) -> Head | None:

@@ -90,8 +90,7 @@ class Rope(Struct, eq=False):
 
     def value(self) -> bytes:
         """Return the content as it is now, in one piece."""
-        pieces = self.pieces()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(self.pieces())  # a single piece is not copied
 
     def take_stream(self) -> Stream | None:
         """Return the stream that was fed this very content; it gets no more of it."""

@@ -37,7 +37,8 @@ class Index:
     It is asked only after `sort`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, generation: Generation) -> None:
+        """`generation` is bumped when a key may answer otherwise than before."""
         self.rows: dict[NamespaceId, dict[Key, Row]] = {}
         self.live: dict[NamespaceId, SortedList[Key]] = {}
         self.dead: dict[NamespaceId, SortedList[Key]] = {}
@@ -59,7 +60,7 @@ class Index:
         self.pending_bytes = 0
         self.inline_bytes = 0  # bytes of the contents in the log that a row has
         self.count = 0
-        self.generation = Generation()  # of what a key answers
+        self.generation = generation
         self.last_seq = Seq(0)
 
     def sort(self) -> None:

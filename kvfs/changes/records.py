@@ -34,7 +34,7 @@ class Recorded:
     def __init__(
         self, kept: LocalFacts, on_content: Callable[[Content | None, Content | None], None] | None = None
     ) -> None:
-        self.index = Index()
+        self.index = Index(kept.generation)
         self.kept = kept
         self._on_content = on_content
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.errors import JournalError
-from kvfs.core.model import Change, ChangeKind, ChangeState, Key, KeyRef, Metadata, NamespaceId, Seq
+from kvfs.core.model import Change, ChangeKind, ChangeState, Key, Metadata, NamespaceId, Seq
 from kvfs.kept.local import LocalAttrs
 
 ANCESTORS: Final = 64  # more of them than writes a second in KV's minute of staleness

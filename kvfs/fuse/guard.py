@@ -63,7 +63,7 @@ def unbounded(handler: FuseHandler[Ops, P, R]) -> FuseHandler[Ops, P, R]:
     return _guarded(handler, is_bounded=False)
 
 
-def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandler[Ops, P, R]:
+def _guarded(handler: Callable[..., Any], *, is_bounded: bool) -> Callable[..., Any]:
     """Wrap a handler.
 
     A coroutine for nothing costs a fifth of a microsecond, which the caller waits for with an idle processor. So
@@ -71,15 +71,15 @@ def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandl
     """
     operation, is_by_context = handler.__name__, _names_caller(handler)
 
-    @functools.wraps(handler)
-    async def guard(self: Ops, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        callers: Callers = self.callers  # type: ignore[attr-defined]  # of Operations
+    @functools.wraps(handler)  # pyfuse3 passes everything by position
+    async def guard(self: Any, /, *args: Any) -> Any:
+        callers: Callers = self.callers
         thread = 0
         if not is_by_context:
-            caller = callers.held.get(args[0]) or callers.own  # type: ignore[call-overload]  # a handle
+            caller = callers.held.get(args[0]) or callers.own  # a handle
         elif (context := args[-1]) is not None:
-            thread = context.pid  # type: ignore[attr-defined]
-            caller = callers.by_thread.get(thread) or callers.meet(thread, context.uid)  # type: ignore[attr-defined]
+            thread = context.pid
+            caller = callers.by_thread.get(thread) or callers.meet(thread, context.uid)
         else:  # only without a kernel
             caller = callers.own
         try:
@@ -94,23 +94,23 @@ def _guarded(handler: PlainHandler[Ops, P, R], *, is_bounded: bool) -> FuseHandl
         call = None
         door.caller = caller
         try:
-            found = handler(self, *args, **kwargs)
+            found: Any = handler(self, *args)
             door.caller = None
             if found.__class__ is CoroutineType:
                 times[SKIP] = skip  # it is timed for itself
                 began, call = clock(), Call(caller)
                 calling.set(call)
-                waiting = _Waiting(self, operation, thread, args, call)  # type: ignore[arg-type]
+                waiting = _Waiting(self, operation, thread, args, call)
                 return await waiting.answer(found, is_bounded=is_bounded)
-            if (calls := self.system_calls).latest and thread in calls.latest:  # type: ignore[attr-defined]
+            if (calls := self.system_calls).latest and thread in calls.latest:
                 calls.passed(thread, operation, args, found, trio.current_time())
-            return found  # type: ignore[return-value]
+            return found
         except pyfuse3.FUSEError:
             door.caller = None
             raise
         except Exception as exc:
             door.caller = None
-            raise _told(self, handler, args, exc) from exc  # type: ignore[arg-type]
+            raise _told(self, handler, args, exc) from exc
         finally:
             if call is not None:
                 _ended(call, operation, clock() - began)

@@ -54,6 +54,7 @@ class Journal:
         self._close: list[Callable[[], None]] = []
         self.maintain, self.tidy = upkeep.maintain, upkeep.tidy
         self.attributes = LocalAttributes(transactions)
+        self.generation = transactions.kept.generation
         self.totals = Totals(transactions.index)
         self.news = News(self.totals, now, upkeep.note)
         transactions.on_commit = self.news.committed
@@ -169,7 +170,7 @@ class Journal:
     @property
     def changes(self) -> int:
         """Grows whenever `get`, `under`, `any_under` or the attributes may answer otherwise than before."""
-        return self._transactions.index.generation.number + self._transactions.kept.generation.number
+        return self.generation.number
 
     async def make_durable(self, change: Change | None = None) -> None:
         """Wait until all recorded before the call survives a power cut; concurrent callers share a sync.

@@ -7,7 +7,6 @@ import trio
 from kvfs.changes.records import DropDirectory, Failed, LogOperation, SeenOp, SetAttrs, SetDirectory, SetRow
 from kvfs.changes.totals import Totals
 from kvfs.core.generation import Generation
-from kvfs.core.model import Seq
 
 _BESIDE = {SetAttrs, SetDirectory, DropDirectory, SeenOp, Failed}  # operations that alter no change
 

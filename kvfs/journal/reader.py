@@ -31,11 +31,9 @@ class JournalReader:
         self._contents = contents
         self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
         self.any_under = index.any_under
-        contents.files.on_gone = self._let_go
-
-    def get(self, namespace: NamespaceId, key: Key) -> Change | None:
+        self.get: Callable[[NamespaceId, Key], Change | None] = index.get
         """Return the change that answers for a key: pending, settling, rejected or local."""
-        return self._index.get(namespace, key)
+        contents.files.on_gone = self._let_go
 
     def author(self, namespace: NamespaceId, key: Key) -> Caller | None:
         """Return the caller who changed a key since the start, if it is known; for statistics."""

@@ -42,7 +42,9 @@ class Upkeep:
     def note(self) -> None:
         """Note a commit, after which a task may be due."""
         log = self._log
-        if log.last >= self._next_look or log.reserve.is_short:  # else not, because a look costs a part of a commit
+        if (
+            log.last >= self._next_look or log.reserve.is_short
+        ):  # else not, because a look costs a part of a commit
             self._next_look = log.last + _LOOKS
             if self._wants_snapshot():
                 self._due.set()

@@ -239,7 +239,10 @@ class JournalWriter:
             raise ValueError("a key cannot be both moved and moved over")
         with self._transactions:
             for move in moves:
-                old, over = self._transactions.get(namespace, move.old), self._transactions.get(namespace, move.new)
+                old, over = (
+                    self._transactions.get(namespace, move.old),
+                    self._transactions.get(namespace, move.new),
+                )
                 self._supersede(namespace, move.new, over, How.REPLACE, move.base_new, other=move.old)
                 is_many = len(moves) > 1
                 self._supersede(namespace, move.old, old, How.RENAME, other=move.new, is_one_of_many=is_many)

@@ -39,7 +39,9 @@ class LocalFacts:
         self.dropped: set[NamespaceId] = set()
         self.directories: dict[NamespaceId, SortedDict[tuple[str, int], DirRow]] = {}
         self.seen: dict[NamespaceId, int] = {}
-        self.generation = Generation()  # of what stat(2) shows of what is kept here
+        self.generation = (
+            Generation()
+        )  # of what a change, or what is kept here, shows: the journal bumps it, too
 
     def file(self, place: KeyRef) -> LocalAttrs | None:
         """Return the local attributes of a key without a change."""
@@ -76,9 +78,8 @@ class LocalFacts:
             self.set_file(place, attrs)
 
     def has_change(self, place: KeyRef) -> None:
-        """Note that the key has a change, which now has its attributes."""
+        """Note that the key has a change, which now has its attributes; the generation tells so already."""
         self.unsaved.pop(place, None)
-        self.generation.bump()
 
     def set_directory(self, namespace: NamespaceId, row: DirRow) -> None:
         """Note that a directory was made, or has these attributes."""

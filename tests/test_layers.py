@@ -21,7 +21,7 @@ OURS = {
     "store": {"core", "patches", "store", "warmthread"},
     "kept": {"core", "kept"},
     "log": {"core.digest", "core.errors", "log"},
-    "changes": {"core", "kept.facts", "kept.local", "changes"},
+    "changes": {"core", "kept.facts", "kept.local", "changes"},  # of kept only what memory has of it
     "journal": {"core", "kept", "log", "changes", "journal", "warmthread"},
     "history": {"core", "history"},
     "sender": {"core", "store.base", "store.bulkread", "store.passage", "changes", "journal", "sender"},

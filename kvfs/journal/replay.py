@@ -154,10 +154,8 @@ class Replay:
 
         Afterwards the segments that are left are whole, and say what was read.
         """
-        if self.superseded:
-            sync_directory(
-                self._path.parent
-            )  # a kill may have come before the snapshot's name was on the disk
+        if self.superseded:  # a kill may have come before the snapshot's name was on the disk
+            sync_directory(self._path.parent)
         for path in self.superseded:
             path.unlink()
         if self.lost is None:

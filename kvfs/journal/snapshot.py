@@ -37,9 +37,7 @@ from kvfs.log.disk import refusal, sync_directory
 from kvfs.log.log import Log
 from kvfs.log.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
 
-SNAPSHOT_BYTES = (
-    8 * 1024 * 1024
-)  # so many bytes of the log may say nothing any more, or as many as still say something
+SNAPSHOT_BYTES = 8 * 1024 * 1024  # so many of the log may be dead, or as many as are alive
 ROW_BYTES = 256  # about what a row takes in the log without its content
 MOST_ROW_BYTES = 4096  # the most that a row may take, with long names, metadata and many ancestors
 END_BYTES = 64 * 1024  # the bound at the end of a mount

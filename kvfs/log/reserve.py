@@ -16,9 +16,7 @@ from typing import Final
 
 from kvfs.log.disk import is_full, no_room
 
-BASE: Final = (
-    512 * 1024
-)  # a snapshot that says little, SQLite's side files, records of conflicts and refusals
+BASE: Final = 512 * 1024  # a small snapshot, SQLite's side files, records of conflicts and refusals
 CHANGE_BYTES: Final = 144  # three records of one change each
 OPENING: Final = 128 * 1024  # bytes that SQLite's side files need for a journal to be opened
 STARTING: Final = 32 * 1024  # what a mount writes beside the journal: its record, what is known of the source
@@ -152,9 +150,7 @@ class Reserve:
 def make_way(journal: Path, size: int) -> None:
     """Do `Reserve.make_way` for a journal that a mount has not opened yet, for the files it writes before."""
     reserve = Reserve(journal)
-    with suppress(
-        FileNotFoundError
-    ):  # a sweep has just removed the directory: opening the journal makes it anew
+    with suppress(FileNotFoundError):  # a sweep has removed the directory: opening the journal makes it anew
         reserve.make_way(size)
     reserve.close()
 

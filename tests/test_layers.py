@@ -43,6 +43,7 @@ OURS = {
     "verify": {"core", "store.codes", "verify"},
     "server": {
         "core",
+        "host.token_file",
         "patches",
         "store.base",
         "store.checks",
@@ -99,7 +100,7 @@ WORDS = {
     # the log knows bytes alone
     r"Key(Ref)?|(Namespace|Change|Row|Content|LocalAttrs|Metadata)\w*|(namespace|key|row)s?": r"(?!log/)",
     # of files on this machine's disk, wherever there are any; never of ours
-    r"st_\w+": r"fuse/|journal/|log/|history/|store/(embedded/|miniflare/|ledger\.py)|data/|server/tokens\.py|host/"
+    r"st_\w+": r"fuse/|journal/|log/|history/|store/(embedded/|miniflare/|ledger\.py)|data/|host/"
     r"|cli/|config\.py",
 }
 MOST_LINES = 400

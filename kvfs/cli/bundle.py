@@ -26,12 +26,12 @@ from kvfs.cli.scrub import Scrubber, secret_variables
 from kvfs.cli.status import status_of
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.host.control import Message
-from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import current_mounts, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest, name_of
 from kvfs.host.sources import SourceRecord, journals, read_source, store_of
 from kvfs.host.state import log_path, records
+from kvfs.host.token_file import read_token_file
 from kvfs.settings import PATH
 
 LOG_BYTES: Final = 256 * 1024  # bytes of the end of each log

@@ -24,10 +24,11 @@ from kvfs.config import base_url_of, parse_base_url
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.daemon.sweep import DAY, leftovers
 from kvfs.history.shelf import free_needed
-from kvfs.host.credentials import TOKEN_PAGE, VARIABLES, find_credentials, read_token_file, systemd_file
+from kvfs.host.credentials import TOKEN_PAGE, VARIABLES, find_credentials, systemd_file
 from kvfs.host.mounts import current_mounts, fusermount, is_stale
 from kvfs.host.sources import HISTORY
 from kvfs.host.state import private_directory
+from kvfs.host.token_file import read_token_file
 from kvfs.journal.worth import Worth
 from kvfs.settings import PATH
 

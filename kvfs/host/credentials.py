@@ -10,20 +10,19 @@ import logging
 import os
 import re
 import shlex
-import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import UserError
+from kvfs.host.token_file import read_token_file
 from kvfs.host.tokencommand import output_of
 
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
 VARIABLES: Final = ("CLOUDFLARE_API_TOKEN", "CLOUDFLARE_API_KEY", "CLOUDFLARE_EMAIL")
 SYSTEMD_NAME: Final = "kvfs-token"
 WRANGLER: Final = ("wrangler", "auth", "token")  # for the word `wrangler` alone
-_LONGEST: Final = 4096  # bytes of a token file
 
 log = logging.getLogger("kvfs.host")
 
@@ -179,20 +178,6 @@ def global_key(key: str, email: str) -> Secret:
     return Secret({"x-auth-key": key, "x-auth-email": _checked(email, "CLOUDFLARE_EMAIL")}, (key,))
 
 
-def read_token_file(path: Path, *, forbidden: int = 0o077) -> str:
-    """Return the text of a token file that nobody else can read; `UserError` says what to do about others."""
-    try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UserError(f"token file {path} is not a regular file")
-            if status.st_mode & forbidden:
-                raise UserError(f"token file {path} can be read by others: chmod 600 {path}")
-            return file.read(_LONGEST).decode("ascii", errors="replace")
-    except OSError as exc:
-        raise UserError(f"token file {path}: {exc.strerror}") from exc
-
-
 def to_text(secret: Secret) -> str:
     """Return the secret for `from_text`, in a process of ours."""
     return json.dumps([dict(secret.headers), secret.words])
@@ -234,7 +219,3 @@ def _checked(text: str, what: str) -> str:
     if not re.fullmatch(r"[!-~]+", word):  # anything else could not be a header
         raise UserError(f"{what} is empty or holds spaces, line breaks or non-ASCII characters")
     return word
-
-
-def _open_without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK)  # a pipe would wait for a writer

@@ -4,18 +4,17 @@ import hmac
 import os
 import re
 import secrets
-import stat
 from pathlib import Path
 from typing import Final
 
 from starlette.requests import Request
 
 from kvfs.core.errors import UserError
+from kvfs.host.token_file import read_token_file
 from kvfs.server.error_answers import Refusal, recorded
 from kvfs.store import codes
 
 _SCHEME: Final = "bearer "
-_LONGEST: Final = 4096  # bytes of a token file
 
 
 def check_token(request: Request, token: str, *, strict: bool = False) -> None:
@@ -50,9 +49,12 @@ def load_or_create_token(path: Path) -> str:
     try:
         if not os.path.lexists(path):
             _create(path)
-        return _load(path)
     except OSError as exc:
         raise UserError(f"cannot use the token file {path}: {exc.strerror}") from exc
+    token = read_token_file(path, is_ours=True).strip()
+    if not usable_token(token):
+        raise UserError(f"the token file {path} holds no usable token: delete it and start again")
+    return token
 
 
 def _create(path: Path) -> None:
@@ -71,26 +73,6 @@ def _create(path: Path) -> None:
             return
     finally:
         os.unlink(draft)
-
-
-def _load(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"the token file {path} is not a file")
-        if found.st_uid != os.geteuid():
-            raise UserError(f"the token file {path} belongs to another user")
-        if found.st_mode & 0o077:
-            raise UserError(f"the token file {path} can be read by others: chmod 600 {path}")
-        content = file.read(_LONGEST)
-    try:
-        token = content.decode("ascii").strip()
-    except UnicodeDecodeError:
-        token = ""
-    if not usable_token(token):
-        raise UserError(f"the token file {path} holds no usable token: delete it and start again")
-    return token
 
 
 def usable_token(token: str) -> bool:

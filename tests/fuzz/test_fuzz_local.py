@@ -25,10 +25,10 @@ from kvfs.daemon.conflict_report import ConflictLog
 from kvfs.daemon.controls import Controls
 from kvfs.daemon.shutdown import Ending
 from kvfs.host.control_server import _last_answer
-from kvfs.host.credentials import read_token_file
 from kvfs.host.mounts import parse_mountinfo
 from kvfs.host.requests import handlers_of
 from kvfs.host.state import read_record
+from kvfs.host.token_file import read_token_file
 from kvfs.journal.opener import lock
 from kvfs.server.tokens import load_or_create_token
 
@@ -149,7 +149,7 @@ def test_every_line_on_the_control_socket_is_answered_in_our_words(tmp_path_fact
         def status(self) -> dict:
             return {}
 
-        left = rejected = list
+        left = rejected_item = list
 
     class Sender:
         """A client that records the answers."""

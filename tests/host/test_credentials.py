@@ -23,10 +23,10 @@ from kvfs.host.credentials import (
     find_credentials,
     from_command,
     from_text,
-    read_token_file,
     to_text,
 )
 from kvfs.host.renewing import Renewing
+from kvfs.host.token_file import read_token_file
 
 
 def private_file(folder: Path, content: str, name: str = "token") -> Path:

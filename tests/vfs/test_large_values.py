@@ -11,6 +11,7 @@ from kvfs.core.model import Key
 from kvfs.log import spool
 from kvfs.vfs.answers import answered
 from kvfs.vfs.file import identity, open_file, record
+from kvfs.vfs.view import lastseen
 
 SIZE = 1_000_000
 OLD, NEW = b"0" * SIZE, b"n" * SIZE
@@ -42,7 +43,8 @@ class Digests:
             know(*args)
             self._known.release()
 
-        for module in (identity, open_file, record, spool):
+        monkeypatch.setattr(lastseen, "VALUE_BYTES", SIZE // 2)
+        for module in (identity, lastseen, open_file, record, spool):
             monkeypatch.setattr(module, "digest", seen)
         monkeypatch.setattr(identities, "_known", known)
 
@@ -56,6 +58,7 @@ class Digests:
 def digests(monkeypatch, mount, kernel):
     """Yield a kernel that remembers its pages, over a file `f`."""
     kernel.eager = False
+    mount.fs.overlay.last_seen = lastseen.LastSeen()  # as in a mount that keeps both versions of a conflict
     found = Digests(monkeypatch, mount.fs.files.identities)
     yield found
     found.may_end.set()
@@ -93,6 +96,16 @@ async def test_the_first_open_of_a_large_value_makes_no_digest(mount, kernel, di
     assert await opened(mount, kernel) == (True, OLD)
     assert len(digests.threads) == 1
     assert digests.threads[0] is not threading.main_thread()
+    kernel.forget()
+
+
+async def test_a_large_value_that_was_written_here_is_opened_without_a_digest(mount, kernel, digests):
+    """An open of a large value makes no digest that is known, and what was read last is known all the same."""
+    await kernel.write("ns/f", OLD)
+    await mount.drain()
+    assert await opened(mount, kernel) == (True, OLD)
+    assert digests.threads == []
+    assert mount.fs.overlay.last_seen.digest((mount.namespace, Key("f"))) == digest_of(OLD)
     kernel.forget()
 
 

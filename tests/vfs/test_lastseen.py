@@ -55,6 +55,22 @@ def test_values_are_let_go_but_not_what_they_were():
     assert [seen.digest(place(number)) for number in range(5)] == [digest(value) for value in values]
 
 
+def test_a_digest_that_is_known_takes_the_place_of_its_value(monkeypatch):
+    """A digest that somebody made takes the place of its value, also of the only one, which may exceed the bound."""
+    monkeypatch.setattr(lastseen, "VALUE_BYTES", 2)
+    seen, value = LastSeen(), b"long"
+    seen.read(A, value)
+    assert seen._values == {A: value}
+    seen.digested(A, b"other", b"its digest")
+    seen.digested(place(1), value, b"its digest")
+    assert seen._values == {A: value}
+    seen.digested(A, value, digest(value))
+    assert (seen._bytes, seen.digest(A), seen.digest(place(1))) == (0, digest(value), None)
+    seen.read(A, b"more", digest(b"more"))
+    seen.check_invariants()
+    assert (seen._bytes, seen.digest(A)) == (0, digest(b"more"))
+
+
 def test_many_names_go_to_the_disk(monkeypatch):
     """Memory has so many names, the table has the others, and each is found."""
     monkeypatch.setattr(lastseen, "SLICE", 10)

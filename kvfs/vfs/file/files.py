@@ -112,7 +112,9 @@ class Files:
         if read and shared.closed is not None:
             shared.seen = True
             if not node.detached and self._is_of_the_store(node):
-                self._overlay.last_seen.read((node.namespace, node.key), shared.closed)
+                self._overlay.last_seen.read(
+                    (node.namespace, node.key), shared.closed, shared.digest_at_hand()
+                )
         keep = self.identities.show(node, shared)
         return Opened(self.handles.add(FileHandle(node, append, write)), keep)
 

@@ -80,6 +80,7 @@ class Identities:
         held = self._overlay.values.peek(place)
         if held is not None and held.value is value:
             self._overlay.values.note_digest(place, held, found)
+        self._overlay.last_seen.digested(place, value, found)
         if node.shown == number:
             node.shown = found
 

@@ -49,6 +49,10 @@ class OpenFile(Struct, eq=False):
         """True if somebody is in the midst of writing it."""
         return self.dirty and self.buffer.changed
 
+    def digest_at_hand(self) -> bytes | None:
+        """Return the digest of what was read, while nothing else is recorded; None if it is not made yet."""
+        return self.identity if isinstance(self.identity, bytes) and not self.saved else None
+
     def known_base(self) -> bytes | None:
         """Return the base, made when it is wanted: most opens only read."""
         if self.base is None and self.closed is not None:

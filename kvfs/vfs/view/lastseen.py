@@ -18,7 +18,9 @@ from typing import Final
 from kvfs.core.digest import DIGEST_BYTES, digest
 from kvfs.core.model import KeyRef
 
-VALUE_BYTES: Final = 16 * 1024 * 1024  # values that need no digest yet: most are in the cache as well
+VALUE_BYTES: Final = (
+    16 * 1024 * 1024
+)  # values that need no digest yet; a larger one is kept alone until the next
 NAMES: Final = 100_000  # in memory, some 250 bytes each
 SLICE: Final = 1_000  # names that go to the table together: a few milliseconds
 MOST_NAMES: Final = 10_000_000  # in the table
@@ -45,18 +47,26 @@ class LastSeen:
         self._digests: OrderedDict[KeyRef, bytes] = OrderedDict()
         self._table = _Table()
 
-    def read(self, place: KeyRef, value: bytes) -> None:
-        """Note that a program was given this content to read."""
+    def read(self, place: KeyRef, value: bytes, found: bytes | None = None) -> None:
+        """Note that a program was given this content to read. `found` is its digest, if anybody made it."""
+        if found is not None:
+            self.wrote(place, found)
+            return
         if not self._enabled or self._values.get(place) is value:
             return
         self._digests.pop(place, None)
         self._drop_value(place)
         self._values[place] = value
         self._bytes += len(value)
-        while self._bytes > VALUE_BYTES or len(self._values) > self._names:
+        while (self._bytes > VALUE_BYTES and len(self._values) > 1) or len(self._values) > self._names:
             oldest, content = self._values.popitem(last=False)
             self._bytes -= len(content)
             self._keep(oldest, digest(content))
+
+    def digested(self, place: KeyRef, value: bytes, found: bytes) -> None:
+        """Keep a digest that a thread made instead of its value, if that is what was read last."""
+        if self._values.get(place) is value:
+            self.wrote(place, found)
 
     def wrote(self, place: KeyRef, found: bytes) -> None:
         """Note that a program wrote the content of this digest, and the server has it."""

@@ -15,7 +15,7 @@ from kvfs.cache.patience import StalePatience
 from kvfs.cache.values import Clean, Values
 from kvfs.config import CloudflareSource, Config
 from kvfs.core import bulksize
-from kvfs.core.errors import UnavailableError, UserError
+from kvfs.core.errors import JournalError, UnavailableError, UserError
 from kvfs.core.model import Change, Key, KeyInfo, Namespace, NamespaceId
 from kvfs.core.names import CONTROL, Naming
 from kvfs.host.credentials import Credentials
@@ -278,8 +278,11 @@ def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> No
         if not change.by_command:
             last_seen.wrote(place, reading.overlay.journal.digest(change))
         present.append(KeyInfo(change.key, change.metadata, change.expiration))
-        held = reading.values.get(place, stale=True)
         at = change.acked_at if change.acked_at is not None else now
+        try:
+            held = reading.overlay.reads.at_hand(*place)
+        except JournalError:  # the disk answers something else than was recorded
+            held = None
         if held is None:  # it made room for others, or was never whole in memory
             reading.values.put_size(place, change.size, at)
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import trio
 from msgspec import Struct
@@ -13,6 +14,10 @@ from kvfs.core.callers import Caller
 from kvfs.core.model import Change, Key, NamespaceId
 from kvfs.journal.contents import Contents
 from kvfs.log.spool import soon
+
+AT_ONCE_BYTES: Final = (
+    4 * 1024
+)  # up to this the log answers at once, and no cache need have a content that waits
 
 
 class _Reading(Struct):

@@ -1,7 +1,7 @@
 """Identities of contents, which tell whether the kernel's pages of a file are of the content that is opened.
 
-A small content is told by its hash, a large one by its digest. No open waits for a digest where the kernel has no
-pages to compare: a number stands for it until the last close.
+A content is told by its digest, or a small one whose digest nobody made by its hash. No open waits for a digest where
+the kernel has no pages to compare: a number stands for it until the last close.
 """
 
 from itertools import count
@@ -34,9 +34,16 @@ class Identities:
         self._digested: dict[int, bytes] = {}  # values by provisional identity, while their digests are made
 
     @staticmethod
-    def of(value: bytes | None, known_digest: bytes) -> int | bytes:
-        """Return the identity of a content: `hash()` of a small one, of a large one the digest (b"" if unknown)."""
-        return hash(value) if value is not None and len(value) <= INLINE_BYTES else known_digest
+    def of(node: File, clean: Clean) -> int | bytes:
+        """Return the identity of a small content, or of one with a digest, of the kind that the kernel saw last.
+
+        Where it saw none the digest, if there is one, *because* the change in the journal has the same object.
+        """
+        if isinstance(node.shown, bytes):
+            return clean.digest or digest(clean.value)
+        if clean.digest and (node.shown is None or node.shown == CHANGED or len(clean.value) > INLINE_BYTES):
+            return clean.digest
+        return hash(clean.value)
 
     async def at_opening(self, node: File, clean: Clean) -> int | bytes:
         """Return the identity of a content about to be opened.
@@ -46,7 +53,7 @@ class Identities:
         """
         value = clean.value
         if len(value) <= INLINE_BYTES or clean.digest:
-            return self.of(value, clean.digest)
+            return self.of(node, clean)
         if node.shown is None:
             return next(self._provisional)
         if isinstance(node.shown, int) and self._digested.get(node.shown) is value:

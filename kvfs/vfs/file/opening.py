@@ -40,7 +40,7 @@ class Opener:
         clean = None if node.detached else self._overlay.reads.at_hand(node.namespace, node.key)
         if clean is None or (len(clean.value) > INLINE_BYTES and not clean.digest):
             return False
-        node.open = _opened(clean, self._identities.of(clean.value, clean.digest))
+        node.open = _opened(clean, self._identities.of(node, clean))
         return True
 
     async def load(self, node: File, *, write: bool = False) -> OpenFile:

@@ -11,10 +11,11 @@ from kvfs.core.errors import NoSpaceError
 from kvfs.core.model import ChangeState, Key, NamespaceId
 from kvfs.core.patterns import LocalNames
 from kvfs.core.times import nanoseconds
+from kvfs.journal.reader import AT_ONCE_BYTES
 from kvfs.kept.local import LocalAttrs
 from kvfs.log.spool import Body
 from kvfs.vfs.answers import Answer
-from kvfs.vfs.file.identity import CHANGED, Identities
+from kvfs.vfs.file.identity import CHANGED
 from kvfs.vfs.file.open_file import OpenFile
 from kvfs.vfs.file.rope import Rope
 from kvfs.vfs.file.versions import Versions
@@ -122,7 +123,7 @@ class Recorder:
             if value is not None:
                 shared.buffer.joined(value)
             if node.shown == CHANGED:  # the kernel has this content, unless another client changes it
-                node.shown = Identities.of(value, body.digest)
+                node.shown = body.digest
 
     def _read_back(self, node: File) -> None:
         """Keep a content that was recorded in pieces as a value too, once a thread has read it."""
@@ -191,11 +192,10 @@ class Recorder:
             self._overlay.unsaved.recorded(namespace, key)
         shared.base, shared.seen = body.digest, True  # the store has it once this is sent
         shared.known_at = now
-        if value is None:
-            self._overlay.values.drop((namespace, key))
-            return
-        clean = Clean(value, shared.metadata, shared.expiration, int(now), body.digest)
-        self._overlay.values.put((namespace, key), clean)
+        self._overlay.values.drop((namespace, key))
+        if value is not None and len(value) > AT_ONCE_BYTES:  # what is smaller is as near in the log
+            clean = Clean(value, shared.metadata, shared.expiration, int(now), body.digest)
+            self._overlay.values.put((namespace, key), clean)
 
     def _base_of(self, node: File, shared: OpenFile) -> bytes | None:
         """Return the content to compare the store's value with: the opened one, if a program has seen it.

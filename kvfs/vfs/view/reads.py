@@ -13,6 +13,7 @@ from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import is_fresh
 from kvfs.core.model import Change, Key, KeyRef, NamespaceId
+from kvfs.journal.reader import AT_ONCE_BYTES
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.types import View
@@ -96,9 +97,7 @@ class Reads:
         value = await self._journal.read_value(change)
         clean = Clean(value, change.metadata, change.expiration, self._known.now(), digest)
         current = self._journal.get(namespace, key)
-        if (
-            current is not None and current.seq == change.seq
-        ):  # kept for when it has settled and left the journal
+        if current is not None and current.seq == change.seq:  # kept for when it has left the journal
             self._values.put((namespace, key), clean)
         return clean
 
@@ -107,7 +106,10 @@ class Reads:
         return change.is_tombstone or is_expired(change.expiration, self._known.now())
 
     def _held_of(self, change: Change) -> Clean | None:
-        """Return the content of a put, with its attributes, if the cache has it."""
+        """Return the content of a put, with its attributes, if it is small or the cache has it."""
+        if change.size <= AT_ONCE_BYTES:
+            value, digest = self._journal.value(change), self._journal.digest(change)
+            return Clean(value, change.metadata, change.expiration, self._known.now(), digest)
         held = self._values.get((change.namespace, change.key), stale=True)
         if held is None or (held.expiration == change.expiration and held.metadata == change.metadata):
             return held

@@ -23,7 +23,7 @@ class ListedNodes:
         if node is self._registry.made and isinstance(node, File) and node.ino != ROOT_INO:
             self._registry.made = None
             if self._resting.add(node.ino, node.namespace, node.key, node.lookups):
-                del self._nodes[node.ino], self._files[node.namespace, node.key]
+                del self._nodes[node.ino], self._files[node.namespace][node.key]
 
     def show_again(self, ino: int) -> bool:
         """Count one lookup more of a file that a listing shows again; return False when it is gone."""
@@ -41,7 +41,7 @@ class ListedNodes:
         ino = self._resting.show(namespace, key, before + 1)
         if ino is not None:
             return ino
-        node = self._files.get((namespace, key))
+        node = self._files[namespace].get(key)
         if node is not None:
             if node.open is not None:
                 return None

@@ -43,7 +43,7 @@ class Directory(Node, eq=False):
     known: tuple[DirRow | None, int, Attr] | None = None  # the last answer to stat, and its facts
 
 
-class File(Node, eq=False):
+class File(Node, eq=False, gc=False):
     """A key, or what is left of one that was deleted while open (`detached`).
 
     `open` is set while handles are open. `shown` identifies the content whose pages the kernel may hold. `end` is

@@ -5,7 +5,9 @@ Invariants:
 - No file is a node and at rest. Control nodes live as long as the mount.
 """
 
-from kvfs.core.model import Key, KeyRef, NamespaceId
+from collections import defaultdict
+
+from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
 from kvfs.vfs.inode.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.resting import Resting
@@ -18,7 +20,7 @@ class Registry:
         root.ino = ROOT_INO
         self.root = root
         self.nodes: dict[int, Node] = {ROOT_INO: root}
-        self.files: dict[KeyRef, File] = {}
+        self.files: defaultdict[NamespaceId, dict[Key, File]] = defaultdict(dict)
         self.directories: dict[tuple[NamespaceId, DirRef], Directory] = {}
         self.resting = Resting()
         self.made: File | None = None  # a file that nobody else holds yet
@@ -37,12 +39,20 @@ class Registry:
         if ino is None or found is None:
             return None
         namespace, key, lookups = found
-        node = self.nodes[ino] = self.files[namespace, key] = File(ino, lookups, namespace, key)
+        node = self.nodes[ino] = self.files[namespace][key] = File(ino, lookups, namespace, key)
         return node
 
     def known_file(self, namespace: NamespaceId, key: Key) -> File | None:
         """Return the node of a key if the kernel knows one."""
-        return self.files.get((namespace, key)) or self.wake(self.resting.number_of(namespace, key))
+        return self.files[namespace].get(key) or self.wake(self.resting.number_of(namespace, key))
+
+    def unname(self, node: File) -> None:
+        """Take the node out of the table of names, if it is the one of its name."""
+        files = self.files[node.namespace]
+        if files.get(node.key) is node:
+            del files[node.key]
+            if not files:  # a dict never shrinks
+                del self.files[node.namespace]
 
     def drop_unused(self, node: Node) -> None:
         """Let go of a node that neither the kernel nor a handle holds."""
@@ -53,8 +63,7 @@ class Registry:
         if isinstance(node, File):
             if node.open is not None:
                 return
-            if self.files.get((node.namespace, node.key)) is node:
-                del self.files[node.namespace, node.key]
+            self.unname(node)
         elif isinstance(node, Directory) and self.directories.get((node.namespace, node.ref)) is node:
             del self.directories[node.namespace, node.ref]
         self.nodes.pop(node.ino, None)

@@ -23,8 +23,7 @@ class NodeNames:
         if isinstance(node, File):
             if node.open is not None:
                 node.open.superseded = False  # `Versions` says so afterwards, where it is
-            if self._files.get((node.namespace, node.key)) is node:
-                del self._files[node.namespace, node.key]
+            self._registry.unname(node)
         elif self._directories.get((node.namespace, node.ref)) is node:
             del self._directories[node.namespace, node.ref]
         self._registry.drop_unused(node)
@@ -35,9 +34,9 @@ class NodeNames:
         if target is not None and target is not node:
             self.detach(target)
         if not node.detached:  # else its old name may be another's
-            self._files.pop((node.namespace, node.key), None)
+            self._files[node.namespace].pop(node.key, None)
         node.detached, node.key = False, key
-        self._files[node.namespace, key] = node
+        self._files[node.namespace][key] = node
 
     def move_directory(self, node: Directory, ref: DirRef) -> None:
         """Make the directory another one of its namespace; the caller must move its inhabitants."""
@@ -52,9 +51,7 @@ class NodeNames:
         """Return every known node below a prefix, the directory of the prefix itself included."""
         for ino in self._registry.resting.below(namespace, prefix):
             self._registry.wake(ino)
-        files = [
-            node for (ns, key), node in self._files.items() if ns == namespace and key.startswith(prefix)
-        ]
+        files = [node for key, node in self._files[namespace].items() if key.startswith(prefix)]
         directories = [
             node
             for (ns, ref), node in self._directories.items()

@@ -46,12 +46,12 @@ class InodeTable:
 
     def open_file(self, namespace: NamespaceId, key: Key) -> File | None:
         """Return the node of a key, if somebody has it open."""
-        node = self._files.get((namespace, key))
+        node = self._files[namespace].get(key)
         return node if node is not None and node.open is not None else None
 
     def file(self, namespace: NamespaceId, key: Key) -> File:
         """Return the node of a key, made when there is none."""
-        node = self._files.get((namespace, key))
+        node = self._files[namespace].get(key)
         if node is not None:
             self._registry.made = None
             return node
@@ -59,7 +59,7 @@ class InodeTable:
         if node is None:
             node = File(self._registry.next, 0, namespace, key)
             self._registry.add(node)
-            self._files[namespace, key] = node
+            self._files[namespace][key] = node
         self._registry.made = node
         return node
 
@@ -112,10 +112,11 @@ class InodeTable:
 
     def check_invariants(self) -> None:
         """Raise AssertionError when a table disagrees with another."""
-        for (namespace, key), node in self._files.items():
-            assert (node.namespace, node.key) == (namespace, key)
-            assert self._nodes.get(node.ino) is node
-            assert not node.detached
+        for namespace, files in self._files.items():
+            for key, node in files.items():
+                assert (node.namespace, node.key) == (namespace, key)
+                assert self._nodes.get(node.ino) is node
+                assert not node.detached
         for (namespace, ref), directory in self._directories.items():
             assert (directory.namespace, directory.ref) == (namespace, ref)
             assert self._nodes.get(directory.ino) is directory
@@ -123,6 +124,6 @@ class InodeTable:
             assert known.ino == ino
             assert known.lookups >= 0
         self._registry.resting.check_invariants()
-        for ino, *place in self._registry.resting:
+        for ino, namespace, key in self._registry.resting:
             assert ino not in self._nodes
-            assert tuple(place) not in self._files
+            assert key not in self._files[namespace]

@@ -7,7 +7,7 @@ from support.journals import NS, open_journal
 
 from kvfs.changes import authors as authors_module
 from kvfs.changes.authors import Authors
-from kvfs.core.callers import Caller
+from kvfs.core.callers import Caller, done_for
 from kvfs.core.model import Key, Seq
 
 WHAT = ["put", "send", "delete", "reject", "retry", "fail", "fail to send"]
@@ -57,9 +57,12 @@ def test_who_made_a_change_is_known_by_runs_of_numbers(monkeypatch) -> None:
     one, other, authors = Caller(1, 0, "one"), Caller(2, 0, "other"), Authors()
     made = [one, one, None, other, one, one]
     for number, caller in enumerate(made, start=1):
-        authors.note(Seq(number), caller)
-        authors.note(Seq(1), other)  # what became of an earlier one is not its making
+        with done_for(caller):
+            authors.note(Seq(number))
+        with done_for(other):
+            authors.note(Seq(1))  # what became of an earlier one is not its making
     assert [authors.of(Seq(number)) for number in range(8)] == [None, *made, None]
     for number in range(7, 9):
-        authors.note(Seq(number), (one, other)[number % 2])
+        with done_for((one, other)[number % 2]):
+            authors.note(Seq(number))
     assert [authors.of(Seq(number)) for number in (1, 8)] == [None, one]

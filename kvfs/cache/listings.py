@@ -68,10 +68,6 @@ class Listings:
             return span
         return None
 
-    def _is_fresh(self, span: Span) -> bool:
-        """Return whether what the span says still counts."""
-        return is_fresh(span.known_at, self._ttl, self._now())
-
     def fresh_until(self, span: Span) -> float:
         """Return the epoch seconds at which the span stops being fresh."""
         return fresh_until(span.known_at, self._ttl)
@@ -79,7 +75,9 @@ class Listings:
     def complete(self, namespace: NamespaceId, prefix: str, *, stale: bool = False) -> Span | None:
         """Return the one span that knows every key starting with `prefix`, if everything is known."""
         span = self.index(namespace).join(prefix, successor(prefix))
-        return span if span is not None and (stale or self._is_fresh(span)) else None
+        if span is None or stale or is_fresh(span.known_at, self._ttl, self._now()):
+            return span
+        return None
 
     def finish(self, namespace: NamespaceId, prefix: str) -> None:
         """Take in the end of a whole listing: one span from now on, which is fresh for a moment even if it was slow."""

@@ -192,27 +192,26 @@ class SpanIndex:
 
         A key that no span holds stays unknown. A key that is in both is present.
         """
-        removed: dict[int, tuple[Span, set[str]]] = {}
-        for key in absent:
+        gone = list(absent)
+        for key in gone:
             self.attributes.pop(key, None)
-            span = self.span_of(key)
-            if span is not None and span.has(key):
-                removed.setdefault(id(span), (span, set()))[1].add(key)
-        for span, keys in removed.values():
-            _edit(span, keys, is_there=False)
-        added: dict[int, tuple[Span, set[str]]] = {}
-        for info in present:
-            span = self.span_of(info.key)
-            if span is None:
-                continue
+        self._set(gone, is_there=False)
+        there = [info for info in present if self.span_of(info.key) is not None]
+        for info in there:
             if info.metadata is not None or info.expiration is not None:
                 self.attributes[info.key] = (info.metadata, info.expiration)
             else:
                 self.attributes.pop(info.key, None)
-            if not span.has(info.key):
-                added.setdefault(id(span), (span, set()))[1].add(info.key)
-        for span, keys in added.values():
-            _edit(span, keys, is_there=True)
+        self._set([info.key for info in there], is_there=True)
+
+    def _set(self, keys: Iterable[str], *, is_there: bool) -> None:
+        """Make known keys present or absent."""
+        edits: dict[int, tuple[Span, set[str]]] = {}
+        for key in keys:
+            if (span := self.span_of(key)) is not None and span.has(key) != is_there:
+                edits.setdefault(id(span), (span, set()))[1].add(key)
+        for span, changed in edits.values():
+            _edit(span, changed, is_there=is_there)
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless spans are in order and disjoint, and attributes belong to keys."""

@@ -49,7 +49,8 @@ class Overlay:
         found = self.known.peek(namespace, key)
         if found is UNKNOWN:
             directory = self.naming.parent_of_key(key).prefix
-            await self._resolve(namespace, directory, key, None, hurried=self._was_there(namespace, key))
+            was_there = isinstance(self.known.peek(namespace, key, stale=True), View)
+            await self._resolve(namespace, directory, key, None, hurried=was_there)
             found = self.known.peek(namespace, key)
             if found is UNKNOWN:
                 found = self.known.peek(namespace, key, stale=True)
@@ -76,9 +77,6 @@ class Overlay:
                 return found
         found = self.known.peek_child(namespace, child, stale=True)
         return None if found is UNKNOWN else found
-
-    def _was_there(self, namespace: NamespaceId, key: Key) -> bool:
-        return isinstance(self.known.peek(namespace, key, stale=True), View)
 
     async def _resolve(
         self, namespace: NamespaceId, directory: str, key: str, below: str | None, *, hurried: bool
@@ -108,24 +106,26 @@ class Overlay:
 
     async def is_there(self, namespace: NamespaceId, ref: DirRef) -> bool:
         """Return whether a directory exists (still), asking the store if need be."""
-        found = self.known.has_directory(namespace, ref)
-        if found is None:
-            was_there = self.known.has_directory(namespace, ref, stale=True) is True
-            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix, hurried=was_there)
-            found = self.known.has_directory(namespace, ref, stale=stale)
-        return found is not False
+        return await self._asked(namespace, ref, self.known.has_directory) is not False
 
     async def is_empty(self, namespace: NamespaceId, ref: DirRef) -> bool:
         """Return whether nothing lies in a directory, asking the store if need be."""
-        found = self.known.live_below(namespace, ref)
-        if found is None:
-            was_full = self.known.live_below(namespace, ref, stale=True) is True
-            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix, hurried=was_full)
-            found = self.known.live_below(namespace, ref, stale=stale)
-            if found is None:  # every key of the first page was deleted here: look at all of them
-                await self.lister.whole(namespace, ref.prefix)
-                found = self.known.live_below(namespace, ref)
+        found = await self._asked(namespace, ref, self.known.live_below)
+        if found is None:  # every key of the first page was deleted here: look at all of them
+            await self.lister.whole(namespace, ref.prefix)
+            found = self.known.live_below(namespace, ref)
         return not found
+
+    async def _asked(
+        self, namespace: NamespaceId, ref: DirRef, known: Callable[..., bool | None]
+    ) -> bool | None:
+        """Return what is known of a directory, asking the store if need be; None when a page of it does not tell."""
+        found = known(namespace, ref)
+        if found is None:
+            was_so = known(namespace, ref, stale=True) is True
+            stale = await self._resolve(namespace, ref.prefix, ref.prefix, ref.prefix, hurried=was_so)
+            found = known(namespace, ref, stale=stale)
+        return found
 
     async def keys_below(
         self, namespace: NamespaceId, ref: DirRef, progress: Callable[[], None]

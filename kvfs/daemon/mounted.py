@@ -174,7 +174,7 @@ class Mounted:
                     await self._fs.release_left()
             finally:
                 session.close()
-            self._ending.served()
+            self._ending.let_go.set()
             self._supervised.ending()
             with draining:
                 await self._ending.said()  # who asked for the end is answered
@@ -243,21 +243,21 @@ class Mounted:
                 if not asked:
                     log.info("%s: ending the mount", signal.Signals(number).name)
                     workers.start_soon(self._end, session)
-                elif number == signal.SIGINT and self._ending.has_let_go:
+                elif number == signal.SIGINT and self._ending.let_go.is_set():
                     log.warning("SIGINT: what is not sent yet is left to the next mount")
                     draining.cancel()
                 asked = True
 
     async def _end(self, session: "Session") -> None:
         """End the intake: nothing new can be opened; open files may finish, for a while."""
-        if self._ending.has_let_go:
+        if self._ending.let_go.is_set():
             return
         try:
             await self._ending.unmount(lazy=True)
         except KvfsError as exc:
             log.warning("%s", exc)
         with trio.move_on_after(_OPEN_FILES):
-            await self._ending.let_go()
+            await self._ending.let_go.wait()
             return
         log.warning("files are still open: the mount ends without them")
         session.stop()

@@ -31,7 +31,7 @@ class Ending:
         self.wanted = drain_timeout
         self._asked = False
         self._ends_at = float("-inf")
-        self._served = trio.Event()
+        self.let_go = trio.Event()  # set when the kernel let go: no new change can come
         self._announced = 0
         self._quiet = trio.Event()
 
@@ -49,32 +49,19 @@ class Ending:
 
     async def unmount(self, *, lazy: bool) -> None:
         """Unmount. Raises `UserError`, which names the processes that hold the mount."""
-        if self.has_let_go:
+        if self.let_go.is_set():
             return  # taken away before: what is pending is still being sent
         await trio.to_thread.run_sync(partial(unmount, self._mountpoint, lazy=lazy))
-
-    def served(self) -> None:
-        """Note that the kernel let go: no new change can come."""
-        self._served.set()
-
-    @property
-    def has_let_go(self) -> bool:
-        """True if the kernel let go."""
-        return self._served.is_set()
-
-    async def let_go(self) -> None:
-        """Wait until the kernel let go."""
-        await self._served.wait()
 
     async def finished(self, timeout: float, send: Send) -> None:
         """Wait until the kernel let go, then drain with progress."""
         self.wanted = max(self.wanted, timeout) if self._asked else timeout  # of several, the most patient
         self._asked = True
         async with trio.open_nursery() as nursery:
-            if not self.has_let_go:
+            if not self.let_go.is_set():
                 closing = self.outlook.event(0, 0, 0, "waiting until the last open file is closed")
                 nursery.start_soon(tell_often, lambda: closing, send)
-            await self.let_go()
+            await self.let_go.wait()
             nursery.cancel_scope.cancel()
         self._ends_at = max(self._ends_at, trio.current_time() + timeout)
         await self.drain(timeout, send)

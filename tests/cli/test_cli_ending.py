@@ -30,7 +30,7 @@ async def test_of_several_who_ask_the_most_patient_counts(autojump_clock, tmp_pa
         nursery.start_soon(ending.finished, 1.0, send)
         await trio.testing.wait_all_tasks_blocked()
         assert ending.wanted == 100.0
-        ending.served()
+        ending.let_go.set()
     assert {(one["doing"], one["total"]) for one in told} == {
         ("waiting until the last open file is closed", 0)
     }
@@ -53,7 +53,7 @@ async def test_an_end_is_told_in_changes_only_where_there_are_some(autojump_cloc
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ending.finished, 10.0, send)
         await trio.testing.wait_all_tasks_blocked()
-        ending.served()
+        ending.let_go.set()
     assert told[0] == ("waiting until the last open file is closed", 0, 0)
     assert [one for one in told if not one[0]][:1] == [("", 0, 1)]
     assert all(total for doing, _, total in told if not doing)

@@ -11,9 +11,7 @@ from kvfs.cache.values import Clean
 from kvfs.core.callers import Caller, call_ends, current, waits
 from kvfs.core.errors import OutOfTimeError, StoreError
 
-GRACE: Final = (
-    0.3  # seconds after the end of a call in which the store's own, better explained error may still come
-)
+GRACE: Final = 0.3  # seconds after the end of a call in which the store's own, clearer error may still come
 
 
 @dataclass(slots=True, eq=False)

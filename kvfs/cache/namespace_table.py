@@ -27,9 +27,8 @@ class NamespaceTable:
         self._ours: dict[NamespaceId, tuple[float, Namespace | None]] = {}  # since when; None: deleted
         self._lock = trio.Lock()
         self.patience = StalePatience(float("inf"))  # endless, until it is given another
-        self.on_listed: Callable[[list[Namespace]], None] | None = (
-            None  # told when there are others than before
-        )
+        # told when there are others than before
+        self.on_listed: Callable[[list[Namespace]], None] | None = None
 
     def _is_fresh(self) -> bool:
         return self._known_at is not None and is_fresh(self._known_at, self._ttl, self._now())

@@ -19,9 +19,7 @@ class Settled:
         # Invariant: both ascend in moments; _places holds what settled after the first request under way began.
         self._generation = Generation()  # a moment is a number of it
         self._under_way: dict[int, int] = {}  # moment: requests that began then
-        self._places: OrderedDict[KeyRef, tuple[int, KeyInfo | None]] = (
-            OrderedDict()
-        )  # drained from its front
+        self._places = OrderedDict[KeyRef, tuple[int, KeyInfo | None]]()  # drained from its front
 
     @contextmanager
     def asking(self) -> Iterator[int]:

@@ -13,9 +13,7 @@ from typing import Final
 
 from kvfs.core.durations import SUM, Durations, no_durations, settle, total
 
-PROCESSES: Final = (
-    256  # that are told apart; beyond it those that do nothing any more count with their command
-)
+PROCESSES: Final = 256  # told apart; beyond it those that do nothing any more count with their command
 COMMANDS: Final = 128  # of which ended processes are counted together; beyond it they are "others"
 THREADS: Final = 4096  # whose process is remembered
 LOOKS: Final = 64  # timed calls within which the name of a process is looked at again

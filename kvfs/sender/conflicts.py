@@ -121,9 +121,7 @@ class Digests:
         self._crowded: dict[NamespaceId, Latest[str, None]] = {}  # see `Names`
         self.doubts = Doubts()
         self.requests = 0
-        self._width = (
-            1  # requests at once: one after a failure, and twice as many after each that is answered
-        )
+        self._width = 1  # requests at once: one after a failure, and twice as many after each answer
 
     async def read(self, changes: Iterable[Change], ahead: Sequence[Change] = ()) -> Answers:
         """Ask for the changes' keys. It raises no error of the store: keys without an answer are told apart.

@@ -18,7 +18,7 @@ from kvfs.store import codes
 
 _WRITTEN: Final = 100_000  # keys of which is remembered when they were written, before old ones are dropped
 _FREE_KEYS: Final = (
-    1000  # the free plan's keys written, deleted and listed in a day; it has 100 times the reads
+    1000  # keys that the free plan writes, deletes and lists in a day; it reads 100 times that
 )
 
 

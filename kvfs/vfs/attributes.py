@@ -120,11 +120,8 @@ class Attributes:
             return attr
         attr = self._file(node)
         if attr.attr_timeout <= 0:
-            attr.size, node.end, attr.attr_timeout = (
-                size,
-                size,
-                0.001,
-            )  # known now, whatever clock and caches say meanwhile
+            attr.size = node.end = size
+            attr.attr_timeout = 0.001  # known now, whatever clock and caches say meanwhile
         return attr
 
     def _file(self, node: File, seen: SeenView = UNKNOWN) -> Attr:

@@ -26,9 +26,7 @@ T = TypeVar("T")
 SWEEP_KEYS: Final = 1000  # keys of a deleted namespace removed in one transaction: some ten milliseconds
 SWEEP_PAUSE: Final = 0.01  # seconds between two of them, in which other processes get their turn
 PURGE_EACH: Final = 16  # single puts
-SWEEP_BITES: Final = (
-    50  # what a larger namespace leaves, later writes remove: the caller waits a second or so
-)
+SWEEP_BITES: Final = 50  # about a second; what a larger namespace leaves, later writes remove
 
 _BEYOND_ALL: Final = b"\xff"  # occurs in no UTF-8
 

@@ -37,13 +37,9 @@ from kvfs.store.wire.strings import GiveWay, go_on
 PLAIN_ANSWER: Final = 16 * 1024 * 1024  # bytes: any list or confirmation
 VALUE_ANSWER: Final = VALUE_BYTES + 64 * 1024
 BULK_ANSWER: Final = 64 * 1024 * 1024  # 25 MiB of values, escaped
-BULK_SECONDS: Final = (
-    120.0  # the edge answers 524 after 100 s; a write that is given up is billed all the same
-)
+BULK_SECONDS: Final = 120.0  # the edge answers 524 after 100 s; a write that is given up is billed too
 _LEAST_SECONDS: Final = {"bulk_put": BULK_SECONDS, "bulk_delete": BULK_SECONDS}
-_MANY_SECONDS: Final = (
-    2.0  # for many values together, at least; else a third of the time-out: one may be stuck
-)
+_MANY_SECONDS: Final = 2.0  # for many values together, at least; else a third of the time-out: one may hang
 NAMESPACE_PAGES: Final = 1000
 MOST_NAMESPACES: Final = 100_000  # a hundred times what an account may have
 OFF_LOOP_BYTES: Final = 1024 * 1024  # JSON above this is encoded and decoded in a thread

@@ -13,7 +13,7 @@ from kvfs.cli.output import complain, duration_text, first_of
 from kvfs.cli.places import Access, parse_store
 from kvfs.cli.sides import open_sides
 from kvfs.core.errors import UserError
-from kvfs.core.expiry import is_expired
+from kvfs.core.expiry import LAST_DATE, is_expired, year_of
 from kvfs.core.kinds import Kinds
 from kvfs.core.model import Key, NamespaceId
 from kvfs.data.items import HARMLESS, Item, Problem
@@ -22,6 +22,7 @@ from kvfs.store.base import Store
 
 T = TypeVar("T")
 
+FAR_SECONDS: Final = 2 * 365 * 86_400  # from here on a date says more than days
 SHOWN: Final = 20  # values that could not be read
 
 
@@ -89,8 +90,14 @@ def _is_below(key: str, rest: str) -> bool:
 
 
 def expires_text(expiration: int | None, now: float) -> str:
-    """Return `in 42 min`, or `never`."""
-    return "never" if expiration is None else f"in {duration_text(max(0.0, expiration - now))}"
+    """Return `in 42 min`, a date where that is far, or `never`."""
+    if expiration is None:
+        return "never"
+    if expiration > LAST_DATE:
+        return f"year {year_of(expiration)}"
+    if expiration - now > FAR_SECONDS:
+        return time.strftime("%Y-%m-%d", time.gmtime(expiration))
+    return f"in {duration_text(max(0.0, expiration - now))}"
 
 
 def line_of(item: Item, now: float) -> str:

@@ -155,7 +155,7 @@ class CopyRun:
         return side.store is not None and side.store.rest is not None
 
     def _say_plan(self, plan: Plan) -> None:
-        for line in (*_plan_lines(plan), *self._problem_lines()):
+        for line in (*_plan_lines(plan), *self._problem_lines(), *filter(None, [self._job.fact("far")])):
             say(line)
 
     def _agree(self, plan: Plan) -> None:
@@ -206,7 +206,7 @@ class CopyRun:
         words += [f"left out {skipped:,} that are there already"] if skipped else []
         words += [f"deleted {progress.deleted:,}"] if progress.deleted else []
         click.echo("; ".join(words), err=self._is_stdout())
-        for line in self._problem_lines():
+        for line in (*self._problem_lines(), *filter(None, [job.fact("far")])):
             complain(line)
         failures = job.problems.failures()
         if failures:

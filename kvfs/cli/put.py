@@ -9,8 +9,10 @@ import click
 from kvfs.cli.completing import PLACE
 from kvfs.cli.keys import SourceKeys, run_on_keys
 from kvfs.cli.options import flag, option, path
+from kvfs.cli.output import complain
 from kvfs.cli.places import Access, access_options
 from kvfs.core.errors import UserError
+from kvfs.core.expiry import milliseconds_hint
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Metadata
 from kvfs.data.copier import fault_of
@@ -86,8 +88,13 @@ def parse_expiration(ttl: float | None, expiration: int | None) -> int | None:
         raise click.UsageError("--ttl and --expiration are two ways to say it: give one")
     if ttl is not None:
         expiration = int(time.time() + ttl)
+    elif hint := milliseconds_hint(expiration):
+        complain(f"--expiration: {hint}")
     if expiration is not None and expiration < time.time() + EXPIRATION_SECONDS - 1:
-        raise click.BadParameter(f"KV keeps nothing for less than {EXPIRATION_SECONDS} seconds from now")
+        way = (
+            "" if ttl is not None else f", and {expiration} is a moment since 1970: a time from now is --ttl"
+        )
+        raise click.BadParameter(f"KV keeps nothing for less than {EXPIRATION_SECONDS} seconds from now{way}")
     return expiration
 
 

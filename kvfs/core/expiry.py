@@ -14,6 +14,23 @@ from kvfs.core.times import SECOND
 
 NOW_SLACK: Final = 5  # an mtime that little ahead is now: clocks differ, and requests take time
 LATEST: Final = 2**53  # beyond it JSON numbers are no longer whole seconds
+LAST_DATE: Final = 253_402_300_799  # the end of the year 9999; as milliseconds it is a moment of 1978
+_YEAR: Final = 31_556_952  # seconds
+
+
+def year_of(expiration: int) -> int:
+    """Return the year of an expiration, which may be one that no calendar has."""
+    return 1970 + expiration // _YEAR
+
+
+def milliseconds_hint(expiration: int | None) -> str:
+    """Return a warning about an expiration that is most likely in milliseconds; "" for any other."""
+    if expiration is None or expiration <= LAST_DATE:
+        return ""
+    year, divided = year_of(expiration), expiration // 1000
+    return (
+        f"KV counts seconds, and {expiration} is in the year {year}; if it is milliseconds, write {divided}"
+    )
 
 
 class Gone(Enum):

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import trio
 
 from kvfs.core.errors import KvfsError, UserError
-from kvfs.core.expiry import is_expired
+from kvfs.core.expiry import is_expired, milliseconds_hint
 from kvfs.core.limits import BULK_PAIRS, FORBIDDEN_KEYS, KEY_BYTES, METADATA_BYTES, VALUE_BYTES
 from kvfs.core.model import Entry, Key
 from kvfs.data.items import HARMLESS, Item, Loaded, Problem, ProblemKind
@@ -117,8 +117,14 @@ class Copier:
             if fault is not None:
                 problems.append(Problem(fault[0], item.key, _where(item), fault[1]))
                 continue
+            self._note_far(item.key, expiration)
             items.append(Item(key, item.origin, item.metadata, expiration, item.size, item.modified))
         return items, problems
+
+    def _note_far(self, key: str, expiration: int | None) -> None:
+        """Note the first entry that expires when no calendar goes, for the report."""
+        if (hint := milliseconds_hint(expiration)) and not self._job.fact("far"):
+            self._job.note(far=f"{key!r} expires far from now: {hint}")
 
     def check_problems(self) -> None:
         """Refuse to go on with what must not be passed over. Raises `UserError`, with nothing written."""

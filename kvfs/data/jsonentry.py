@@ -11,13 +11,13 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from kvfs.core.expiry import LATEST
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.store.wire.json import NULL, MalformedError, compact, decode_leniently, is_marked, unmarked
 from kvfs.store.wire.shapes import ABSENT, Pair
 from kvfs.store.wire.strings import BITE, as_base64, as_string, string_bytes
 
-LATEST: Final = 2**53
 _BACKSLASH: Final = re.compile(rb"\\")
 
 

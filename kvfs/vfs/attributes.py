@@ -12,7 +12,6 @@ Invariants:
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from msgspec.structs import replace
 
@@ -26,7 +25,7 @@ from kvfs.core.errors import (
     StoreError,
     UnavailableError,
 )
-from kvfs.core.expiry import expiration_for_mtime, mtime_of
+from kvfs.core.expiry import LAST_DATE, expiration_for_mtime, milliseconds_hint, mtime_of
 from kvfs.core.freshness import fresh_until, seconds_left
 from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.model import Key, NamespaceId
@@ -40,9 +39,6 @@ from kvfs.vfs.view.overlay import UNKNOWN, Overlay, View
 from kvfs.vfs.view.types import Attr, Changes, SeenView, told_size
 
 log = logging.getLogger("kvfs.vfs")
-
-
-_YEAR_9999: Final = 253_402_300_799  # epoch seconds: no calendar has later ones
 
 
 class Attributes:
@@ -289,11 +285,13 @@ class Attributes:
     def _tell_expiration(self, node: File, expiration: int) -> None:
         """Log an expiration by a date that was copied here, because it may not have been meant so."""
         self.expirations += 1
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(expiration, _YEAR_9999)))
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(expiration, LAST_DATE)))
         log.info(
             "%r expires at %s because its mtime was set to that; with --expiration=attribute an mtime is an mtime",
             *(node.key, when),
         )
+        if hint := milliseconds_hint(expiration):
+            log.warning("%r expires far from now: %s", node.key, hint)
 
     def _keep(self, node: File, changes: Changes, expiration: int | None) -> None:
         """Keep on this machine the attributes that KV has no place for. An expiration replaces the mtime."""

@@ -1,5 +1,6 @@
 """Extended attributes of files: fields of the metadata, and what is computed."""
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Final
@@ -8,7 +9,7 @@ from msgspec.structs import replace
 
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
-from kvfs.core.expiry import expiration_for_mtime
+from kvfs.core.expiry import expiration_for_mtime, milliseconds_hint
 from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.measures import parse_duration
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
@@ -17,6 +18,8 @@ from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, File, Node
 from kvfs.vfs.view.overlay import Overlay, View
+
+log = logging.getLogger("kvfs.vfs")
 
 _EXPIRATION: Final = "user.kvfs.expiration"
 _TTL: Final = "user.kvfs.ttl"
@@ -135,6 +138,8 @@ class ExtendedAttributes:
                 lambda metadata, known: (metadata, _kept(known, wanted, is_copy) if is_ttl else wanted),
             )
             self._set_lately = None if is_ttl else ((node.namespace, node.key), self._now())
+            if not is_ttl and (hint := milliseconds_hint(wanted)):
+                log.warning("%r expires far from now: %s", node.key, hint)
         else:
             await self._files.amending.amend(
                 node, lambda metadata, expiration: (rules.set(metadata, name, value), expiration)

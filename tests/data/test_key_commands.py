@@ -63,6 +63,36 @@ def test_ls_long_tells_when_keys_expire(kvfs, shop):
     )  # SOON came nearer meanwhile
 
 
+@pytest.mark.parametrize(
+    ("expiration", "shown"),
+    [(SOON + 400 * 86_400, "in 400 d"), (4_000_000_000, "2096-10-02"), (1_795_342_800_000, "year 58862")],
+)
+def test_ls_long_shows_a_far_expiration_as_a_date(kvfs, tmp_path, expiration, shown):
+    """Days are for the next two years; a time given in milliseconds is in a year that no calendar has."""
+    store = fill(tmp_path / "a.sqlite", {Key("a"): Entry(b"1", None, expiration)})
+    assert kvfs("ls", "-l", store).out == f"{shown:>10}  a\n"
+
+
+def test_milliseconds_for_seconds_are_kept_and_named(kvfs, tmp_path):
+    """JavaScript's Date.now() is taken as it is, as the API takes it, with a word about what was meant."""
+    store, moment, hint = fill(tmp_path / "a.sqlite", {}), 1_795_342_800_000, "write 1795342800"
+    said = kvfs("put", f"{store}/a", "v", "--expiration", str(moment)).err
+    assert f"{moment} is in the year 58862" in said
+    assert hint in said
+    (tmp_path / "bulk.json").write_text(
+        json.dumps([{"key": "b", "value": "v", "expiration": moment}, {"key": "c", "value": "v"}])
+    )
+    assert (
+        f"'b' expires far from now: KV counts seconds, and {moment}"
+        in kvfs("copy", str(tmp_path / "bulk.json"), store).err
+    )
+    assert hint in kvfs("copy", "--dry-run", store, str(tmp_path / "out.ndjson")).out
+    for line in kvfs("ls", "--json", store).out.splitlines():
+        assert json.loads(line).get("expiration") == (None if '"c"' in line else moment)
+    assert "a time from now is --ttl" in kvfs("put", f"{store}/a", "v", "--expiration", "3600", ok=False).err
+    assert "expiration" not in kvfs("put", f"{store}/a", "v", "--expiration", "4000000000").err
+
+
 def test_ls_of_a_store_shows_namespaces(kvfs, shop, tmp_path):
     """`ls` of a store shows the id and title of its namespaces."""
     fill(tmp_path / "a.sqlite", {}, "other")

@@ -57,6 +57,21 @@ async def test_an_expiration_is_set_shown_and_listed_by_attributes(by_attribute)
     assert (await rig.stored())["f"].expiration is None
 
 
+@pytest.mark.parametrize("mode", ["mtime", "attribute"])
+async def test_milliseconds_for_seconds_are_kept_and_logged(tmp_path, expect_log, mode):
+    """JavaScript's Date.now() is taken as it is, by attribute or by touch, and the log says what was meant."""
+    async with open_rig(tmp_path, now=Clock(), expiration=mode) as rig:
+        moment = int(rig.now() * 1000)
+        await rig.kernel.write("/ns/f", b"x")
+        await rig.kernel.setxattr("/ns/f", EXPIRATION, b"%d" % (moment // 1000 + 500))
+        expect_log(f"'f' expires far from now: KV counts seconds, and {moment} .*write {moment // 1000}")
+        if mode == "attribute":
+            await rig.kernel.setxattr("/ns/f", EXPIRATION, b"%d" % moment)
+        else:
+            await rig.kernel.utimens("/ns/f", moment)
+        assert await rig.kernel.getxattr("/ns/f", EXPIRATION) == b"%d" % moment
+
+
 async def test_another_clients_expiration_is_no_mtime(by_attribute):
     """Another client's expiration shows as an attribute and not as mtime, and the key is gone in time."""
     rig, kernel = by_attribute, by_attribute.kernel
@@ -123,7 +138,7 @@ async def test_who_saves_by_replacing_keeps_the_expiration(by_attribute):
     assert (await rig.stored())["g"].expiration == int(rig.now()) + 500
 
 
-async def test_with_mtime_a_date_to_come_is_logged_and_counted(mount, kernel, caplog):
+async def test_with_mtime_a_date_to_come_is_logged_and_counted(mount, kernel, caplog, expect_log):
     """With `mtime` a future date is logged and counted, and not listed, so that nobody copies it.
 
     A past date is neither.
@@ -136,5 +151,6 @@ async def test_with_mtime_a_date_to_come_is_logged_and_counted(mount, kernel, ca
     told = [record.getMessage() for record in caplog.records if "because its mtime" in record.getMessage()]
     assert len(told) == 1
     assert "'f' expires at 20" in told[0]
+    expect_log("'f' expires far from now")
     await kernel.setattr("/ns/f", mtime_ns=2**52 * SECOND)  # no calendar has that year
     assert await kernel.listxattr("/ns/f") == []

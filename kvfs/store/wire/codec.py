@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict
 
+from kvfs.core.expiry import LAST_DATE
 from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
 from kvfs.store.wire.json import NULL, decode, decode_leniently, is_json, is_marked, unmarked
@@ -38,7 +39,6 @@ from kvfs.store.wire.shapes import PairRequest as PairRequest
 from kvfs.store.wire.shapes import ResultInfo as ResultInfo
 from kvfs.store.wire.strings import BITE, Pause, as_base64, as_string, go_on
 
-LATEST: Final = 253_402_300_799  # epoch seconds: the end of the year 9999, what a hostile answer is cut to
 _PAIR_OVERHEAD: Final = 120  # bytes: field names, flags, expiration and punctuation of one bulk pair
 
 
@@ -327,4 +327,4 @@ def whole_seconds(seconds: int | float | str | None) -> int | None:
     number = whole_number(seconds)
     if number is None:
         raise MalformedError("an expiration that is no number")
-    return min(max(number, 0), LATEST)
+    return min(max(number, 0), LAST_DATE)  # for a hostile answer

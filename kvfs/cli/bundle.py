@@ -26,10 +26,10 @@ from kvfs.cli.scrub import Scrubber, secret_variables
 from kvfs.cli.status import status_of
 from kvfs.core.errors import KvfsError, UserError
 from kvfs.host.control import Message
-from kvfs.host.mounts import current_mounts, real_mountpoint
+from kvfs.host.mounts import current_mounts, mount_at, real_mountpoint
 from kvfs.host.open_conflicts import ConflictFile
 from kvfs.host.requests import ErrorsRequest, MetricsRequest, Request, TopRequest, name_of
-from kvfs.host.sources import SourceRecord, journals, read_source, store_of
+from kvfs.host.sources import SourceRecord, journals, known_sources, read_source, store_of
 from kvfs.host.state import log_path, records
 from kvfs.host.token_file import read_token_file
 from kvfs.settings import PATH
@@ -86,6 +86,10 @@ def debug_bundle(
 
     It is about DIR, or about all your mounts and everything that this machine keeps of earlier ones.
     """
+    if directory is not None and not _was_mounted(real_mountpoint(directory), state):
+        raise UserError(
+            f"{directory} is not a kvfs mount, and was none before: kvfs status names your mounts"
+        )
     target = output or Path.cwd() / time.strftime("kvfs-debug-%Y%m%d-%H%M%S.tar.gz")
     gathered = _Gathered(state, None if directory is None else real_mountpoint(directory))
     secrets = [*secret_variables(os.environ), *_secrets_of_files(token_file)]
@@ -98,6 +102,14 @@ def debug_bundle(
         say(f"  {name:<32} {size_text(len(text.encode('utf-8', 'replace')))}")
     names = "names of keys are in it" if with_names else "names of keys are hashed"
     say(f"values, metadata and tokens are not in it, {names}; look through it before you send it")
+
+
+def _was_mounted(directory: Path, state: Path) -> bool:
+    """Return whether anything is known of a mount at a directory, now or before."""
+    mount = mount_at(directory)
+    known = {one.mountpoint for one in records(state)} | {one.mountpoint for _, one in known_sources(state)}
+    is_kvfs = mount is not None and mount.is_kvfs
+    return is_kvfs or str(directory) in known or log_path(directory, state).exists()
 
 
 def _about(with_names: bool) -> str:

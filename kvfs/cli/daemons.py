@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -12,7 +12,8 @@ from kvfs.cli.output import complain, counted, duration_text, first_of, say
 from kvfs.cli.sending import SendingProgress
 from kvfs.cli.versions import understood
 from kvfs.cli.waiting import Waiting
-from kvfs.core.errors import UserError
+from kvfs.config import parse_source
+from kvfs.core.errors import KvfsError, UserError
 from kvfs.host import replies
 from kvfs.host.control import SILENCE_SECONDS, Client, Message, NoDaemonError, connect
 from kvfs.host.mounts import MOUNTINFO, Mount, is_stale, mount_at, mount_of, real_mountpoint
@@ -62,9 +63,16 @@ def is_there(record: MountRecord) -> bool:
 def living_mounts(text: str | None, state_dir: Path) -> list[MountRecord]:
     """Return the mounts of a source or at a directory, or all; those that can be written to first."""
     living = [record for record in records(state_dir) if lives(record.pid)]
-    mountpoint = str(real_mountpoint(Path(text))) if text is not None else ""
-    found = [record for record in living if text in (None, record.source) or record.mountpoint == mountpoint]
+    mountpoint, source = ("", "") if text is None else (str(real_mountpoint(Path(text))), source_name(text))
+    found = [one for one in living if text is None or one.source == source or one.mountpoint == mountpoint]
     return sorted(found, key=lambda record: record.is_read_only)
+
+
+def source_name(text: str) -> str:
+    """Return the name by which a source is recorded: `local:` has its file in full. Other texts stay as they are."""
+    with suppress(KvfsError):
+        return str(parse_source(text, os.environ, insecure=True))
+    return text
 
 
 def mount_containing(path: Path) -> tuple[Path, str]:

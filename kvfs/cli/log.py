@@ -35,9 +35,13 @@ _TAIL_BYTES: Final = 256 * 1024
 @STATE_DIR
 def log(directory: Path | None, follow: bool, lines: int, state: Path) -> None:
     """Show the log of the mount on DIR, also after it has ended. Without DIR, show that of your only mount."""
-    file = log_path(_chosen(directory, state), state)
+    mountpoint = _chosen(directory, state)
+    file = log_path(mountpoint, state)
     if not file.exists():
-        raise UserError(f"{file} does not exist: that mount ran in the foreground, or with --log-file")
+        raise UserError(
+            f"{file} does not exist: nothing was mounted on {mountpoint} before,"
+            " or in the foreground, or with --log-file"
+        )
     with open(file, "rb") as stream:
         for line in _last_lines(stream, lines):
             say(line)

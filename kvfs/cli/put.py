@@ -94,7 +94,10 @@ def parse_expiration(ttl: float | None, expiration: int | None) -> int | None:
         way = (
             "" if ttl is not None else f", and {expiration} is a moment since 1970: a time from now is --ttl"
         )
-        raise click.BadParameter(f"KV keeps nothing for less than {EXPIRATION_SECONDS} seconds from now{way}")
+        raise click.BadParameter(
+            f"KV keeps nothing for less than {EXPIRATION_SECONDS} seconds from now{way}",
+            param_hint="--expiration" if ttl is None else "--ttl",
+        )
     return expiration
 
 

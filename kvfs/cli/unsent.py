@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import to_builtins
 
-from kvfs.cli.daemons import ask_mount, living_mounts
+from kvfs.cli.daemons import ask_mount, living_mounts, source_name
 from kvfs.cli.output import say, say_json
 from kvfs.cli.waiting import Waiting
 from kvfs.core.errors import JournalError, JournalLockedError, UserError
@@ -23,6 +23,8 @@ from kvfs.host.sources import SourceRecord, journals, read_source
 
 if TYPE_CHECKING:
     from kvfs.journal.journal import Journal
+from kvfs.journal.opener import lock
+from kvfs.journal.worth import Worth, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,9 @@ class UnsentSource:
     @property
     def command(self) -> str:
         """Return the command that sends the changes."""
-        return f"kvfs mount {self.record.source} {self.record.mountpoint}"
+        return (
+            f"kvfs mount {self.record.source if self.record.identity else 'SOURCE'} {self.record.mountpoint}"
+        )
 
 
 def kept_source(text: str, state_dir: Path) -> UnsentSource:
@@ -56,7 +60,7 @@ def kept_source(text: str, state_dir: Path) -> UnsentSource:
     """
     kept = kept_sources(state_dir, everything=True)
     place = os.path.abspath(os.path.expanduser(text))
-    found = [one for one in kept if text in (one.record.source, one.journal.parent.name)]
+    found = [one for one in kept if source_name(text) == one.record.source or text == one.journal.parent.name]
     found = found or [one for one in kept if one.record.mountpoint == place]
     if len({one.record.identity for one in found}) == 1:
         found = found[:1]  # the others are of mounts to read only, which had it besides
@@ -67,6 +71,9 @@ def kept_source(text: str, state_dir: Path) -> UnsentSource:
     if found:
         names = ", ".join(one.journal.parent.name for one in found)
         raise UserError(f"{text} is the name of several sources: write one of {names}")
+    if mounted := living_mounts(text, state_dir):
+        where = mounted[0].mountpoint
+        raise UserError(f"{text} is mounted at {where}: kvfs sync {where} sends, kvfs umount {where} ends it")
     names = ", ".join(one.record.source for one in kept if one.holds_anything) or "none"
     raise UserError(f"{text} is no unmounted source of this machine; those that hold changes: {names}")
 
@@ -86,6 +93,8 @@ def _kept(path: Path) -> UnsentSource | None:
     """Return the changes of one journal; None while a daemon has it locked."""
     record = read_source(path)
     if record is None:
+        if not _holds_changes(path):
+            return None  # of a mount that did not come about
         error = "of a source whose name is not recorded: mount that source again"
         return UnsentSource(
             path, SourceRecord(f"(journal {path.parent.name})", "", "DIR"), [], [], error=error
@@ -106,6 +115,18 @@ def _kept(path: Path) -> UnsentSource | None:
         return None
     except JournalError as exc:
         return UnsentSource(path, record, [], [], error=str(exc))
+
+
+def _holds_changes(path: Path) -> bool:
+    """Return whether a journal without a name has something to send, as far as it can be read. It is not altered."""
+    try:
+        descriptor = lock(path, "")
+    except (JournalLockedError, OSError):
+        return False  # it is in use, or it went this very moment
+    try:
+        return worth(path) is Worth.CHANGES
+    finally:
+        os.close(descriptor)
 
 
 def items_of(

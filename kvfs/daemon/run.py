@@ -17,7 +17,7 @@ import trio
 
 from kvfs.config import Config, source_identity
 from kvfs.core.callers import Callers, calling
-from kvfs.core.errors import JournalLockedError, KvfsError, first_error
+from kvfs.core.errors import JournalLockedError, KvfsError, UserError, first_error
 from kvfs.daemon.build import open_stores
 from kvfs.daemon.kernelside import KernelSide
 from kvfs.daemon.memory import limit_heaps, look_less_for_cycles
@@ -109,6 +109,12 @@ async def _open_journal(config: Config) -> Journal:
                 heir_of=config.source_journal_path if config.read_only else None,
             )
         except JournalLockedError as exc:
-            if exc.mountpoint or trio.current_time() >= deadline:
+            if exc.mountpoint:
+                at = exc.mountpoint
+                raise UserError(
+                    f"{config.source} is served by process {exc.pid} already, mounted at {at}:"
+                    f" use that mount, or end it with kvfs umount {at}"
+                ) from exc
+            if trio.current_time() >= deadline:
                 raise
         await trio.sleep(0.05)

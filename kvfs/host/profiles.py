@@ -80,8 +80,10 @@ def _sections(
     if profile is not None:
         profiles = _table(file, "profile", document.get("profile", {}))
         if profile not in profiles:
-            names = ", ".join(sorted(profiles)) or "none"
-            raise UserError(f"{file} has no profile {profile!r}: its profiles are {names}")
+            way = (
+                f"its profiles are {', '.join(sorted(profiles))}" if profiles else f"add [profile.{profile}]"
+            )
+            raise UserError(f"{file} has no profile {profile!r}: {way}")
         found.append((f"profile.{profile}", _table(file, f"profile.{profile}", profiles[profile])))
     return found
 

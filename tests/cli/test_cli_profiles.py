@@ -120,7 +120,7 @@ def test_no_file_is_no_trouble(tmp_path, monkeypatch):
     """A missing file is no error, because most people have none."""
     monkeypatch.setenv("KVFS_CONFIG", str(tmp_path / "none.toml"))
     assert parsed("local:", "/mnt")["cache_ttl"] == 60
-    with pytest.raises(UserError, match="its profiles are none"):
+    with pytest.raises(UserError, match=r"no profile .*: add "):
         parsed("--profile=work")
 
 

@@ -68,7 +68,7 @@ def prepare(path: Path, source: str, created: float) -> bool:
     for leftover in (fresh, Path(f"{fresh}-journal")):
         leftover.unlink(missing_ok=True)
     meta = {"source": source, "created": str(int(created)), "id": secrets.token_hex(ID_BYTES)}
-    sidefile.create(fresh, VERSION, meta)
+    sidefile.create(fresh, VERSION, meta, path)
     fresh.replace(path)
     sync_directory(path.parent)
     return True

@@ -19,17 +19,19 @@ _KEPT: Final = ("files", "shown")
 DAMAGE: Final = (sqlite3.Error, ValueError, TypeError, KeyError)  # exceptions of reading a garbled file
 
 
-def create(path: Path, version: int, meta: dict[str, str]) -> None:
-    """Make the file, empty but for `meta`. Raises OSError, JournalError."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+def create(path: Path, version: int, meta: dict[str, str], goal: Path) -> None:
+    """Make the file, empty but for `meta`; the caller renames it to `goal`. Raises OSError, JournalError, of `goal`."""
     tables = "; ".join((side.META, side.FILES, side.SHOWN, side.GONE))
     try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.executescript(f"BEGIN; {tables}; PRAGMA user_version = {version}; COMMIT;")
             connection.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     except sqlite3.Error as exc:
-        raise side.translate(exc, path) from exc
+        raise side.translate(exc, goal) from exc
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(goal)) from exc
 
 
 def fault(path: Path, version: int, source: str | None, beside: Callable[[bytes], str | None]) -> str | None:

@@ -7,6 +7,8 @@ import io
 import multiprocessing
 import os
 import random
+import re
+import resource
 import sqlite3
 import stat
 import threading
@@ -38,6 +40,7 @@ from kvfs.core.model import ChangeState, Key
 from kvfs.journal.journal import Journal
 from kvfs.journal.worth import Worth, worth
 from kvfs.kept import facts as kept
+from kvfs.kept import sidefile
 from kvfs.kept.local import LocalAttrs
 from kvfs.log.segment import VERSION, segments_of
 from kvfs.log.spool_directory import SpoolDirectory
@@ -366,6 +369,20 @@ def test_a_failed_creation_is_begun_again(path):
     with open_journal(path) as journal:
         put(journal, "a")
     assert not path.with_name("journal.db.new").exists()
+
+
+@pytest.mark.parametrize(("limit", "error"), [(4096, JournalError), (None, FileNotFoundError)])
+def test_a_failed_creation_names_the_journal(path, limit, error):
+    """The name that the file has until it is whole is nothing that a user could act on."""
+    if limit is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit or before[0], before[1]))
+    try:
+        with pytest.raises(error, match=re.escape(f"{path}") + r"(?!\.new)"):
+            sidefile.create(path.with_name(f"{path.name}.new"), VERSION, {}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_directory_that_cannot_be_written_says_so(tmp_path):

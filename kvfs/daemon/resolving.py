@@ -88,10 +88,8 @@ class Resolving:
         if mine:
             await self._put_in_place(conflict)
         else:
-            self._fs.tree.removals.delete_key(namespace, copy)
-        parent = self._fs.inodes.peek_directory(namespace, self._fs.overlay.naming.parent_of_key(copy))
-        if parent is not None:
-            self._fs.tree.removals.keep_directory(parent)
+            parent = self._fs.inodes.peek_directory(namespace, self._fs.overlay.naming.parent_of_key(copy))
+            self._fs.tree.removals.delete_key(namespace, copy, parent)
         for changed in (key, copy):
             self._fs.forgetting.forget_kernel_name(namespace, changed)
         self._log.settle(namespace, copy)

@@ -29,8 +29,9 @@ from kvfs.changes.rules import (
     tombstone_over,
 )
 from kvfs.core.model import Change, ChangeState, How, Key, Metadata, NamespaceId, Seq
+from kvfs.core.times import nanoseconds
 from kvfs.journal.transaction import Transactions
-from kvfs.kept.local import LocalAttrs, alive, content_shown
+from kvfs.kept.local import DirRow, LocalAttrs, alive, content_shown
 from kvfs.log.spool import Body
 
 
@@ -169,7 +170,10 @@ class JournalWriter:
         metadata: Metadata | Unchanged | None = UNCHANGED,
         expiration: int | Unchanged | None = UNCHANGED,
     ) -> Seq:
-        """Give an existing put other metadata or another expiration; KeyError when there is no put."""
+        """Give an existing put other metadata or another expiration, which moves its ctime.
+
+        Raises KeyError when there is no put.
+        """
         seq = self._index.next_seq()
         with self._transactions:
             old = self._transactions.get(namespace, key)
@@ -180,14 +184,21 @@ class JournalWriter:
             expiration = old.expiration if isinstance(expiration, Unchanged) else expiration
             is_local = old.state is ChangeState.LOCAL
             carried = old.size, old.content, old.digest
-            put = Put(namespace, key, *carried, metadata, expiration, old.base, is_local, old.attrs)
+            attrs = replace(old.attrs or LocalAttrs(), ctime_ns=nanoseconds(self._now()))
+            put = Put(namespace, key, *carried, metadata, expiration, old.base, is_local, attrs)
             self._put(put, seq)
         return seq
 
     def record_delete(
-        self, namespace: NamespaceId, key: Key, *, base: bytes | None, guarded: bool = False
+        self,
+        namespace: NamespaceId,
+        key: Key,
+        *,
+        base: bytes | None,
+        guarded: bool = False,
+        keeps: DirRow | None = None,
     ) -> Seq | None:
-        """Record that the key is to be absent.
+        """Record that the key is to be absent, and in the same transaction that the directory `keeps` stays.
 
         Its attributes go, but for the digest of the content shown, which tells another content when another client
         makes the key anew.
@@ -200,6 +211,8 @@ class JournalWriter:
         old = transactions.get(namespace, key)
         with transactions if needs_tombstone(old, base) else transactions.of_sending():
             self._supersede(namespace, key, old, How.DELETE, base)
+            if keeps is not None:
+                transactions.set_directory(namespace, keeps.prefix, keeps.start, keeps)
             return self._delete(namespace, key, base, guarded=guarded)
 
     def _delete(

@@ -20,6 +20,7 @@ from kvfs.core.errors import (
     DeniedError,
     IsADirectoryError_,
     JournalError,
+    JournalFullError,
     NotFoundError,
     StaleError,
     StoreError,
@@ -267,6 +268,11 @@ class Attributes:
             expiration = expiration_for_mtime(changes.mtime_ns // SECOND, self._now())
         if changes.size is not None:
             await self._files.amending.truncate(node, changes.size, handle)
+        clears = sets_expiration and expiration is None and self._expires(node)
+        if (
+            clears
+        ):  # first, because an mtime does not show while there is an expiration, if that could not be cleared
+            self._keep(node, changes, None)
         if sets_expiration:
             await self._files.amending.amend(node, lambda metadata, _: (metadata, expiration))
         if expiration is not None:
@@ -280,7 +286,18 @@ class Attributes:
         self._overlay.unsaved.touched()
         if node.detached or (shared is not None and shared.created):
             return
-        self._keep(node, changes, expiration)
+        try:
+            self._keep(node, changes, expiration)
+        except JournalFullError:
+            if not clears and (expiration is None or changes.mode is not None):  # else only an atime is lost
+                raise
+
+    def _expires(self, node: File) -> bool:
+        """Return whether the expiration of a file that has a name and was recorded is known to this machine."""
+        if node.detached or (node.open is not None and node.open.created):
+            return False
+        view = self._overlay.known.peek(node.namespace, node.key, stale=True)
+        return isinstance(view, View) and view.expiration is not None
 
     def _tell_expiration(self, node: File, expiration: int) -> None:
         """Log an expiration by a date that was copied here, because it may not have been meant so."""

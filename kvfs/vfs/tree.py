@@ -191,8 +191,7 @@ class Tree:
             raise NotFoundError(f"{name!r} is not there")
         if isinstance(target, DirRef):
             raise IsADirectoryError_(f"{name!r} is a directory")
-        self.removals.delete_key(parent.namespace, target)
-        self.removals.keep_directory(parent)
+        self.removals.delete_key(parent.namespace, target, parent)
 
     async def mkdir(self, parent_ino: int, name: bytes, mode: int) -> Directory:
         """Make a directory kept on this machine, or at the root a namespace."""
@@ -210,8 +209,8 @@ class Tree:
             raise InvalidError(f"nothing can be below {name!r}: it is a value, or names are flat")
         if ref is None or len(ref.prefix.encode()) >= KEY_BYTES:
             raise NameTooLongError(f"no key fits below {name!r}: it has {KEY_BYTES} bytes or more itself")
+        self.removals.keep(parent.namespace, self.removals.row(ref, mode))
         parent.changed = nanoseconds(self._now())
-        self.removals.add_directory(parent.namespace, ref, mode)
         return self._inodes.directory(parent.namespace, ref)
 
     async def rmdir(self, parent_ino: int, name: bytes) -> None:
@@ -228,11 +227,14 @@ class Tree:
             self._check_there(parent)
             if parent.ref is ref:  # else it was renamed meanwhile: what was found is where it was
                 break
-        self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
+        keeps = self.removals.kept(parent, target.prefix.__eq__)
+        with self._journal.transaction():
+            self._journal.attributes.remove_dir(parent.namespace, target.prefix, target.start)
+            self.removals.keep(parent.namespace, keeps)
         node = self._inodes.peek_directory(parent.namespace, target)
         if node is not None:
             self._inodes.names.detach(node)
-        self.removals.keep_directory(parent)
+        parent.changed = nanoseconds(self._now())
 
     async def _empty_directory(self, parent: Directory, name: bytes) -> DirRef:
         """Return the directory of a name, which is known to be empty. Raises what rmdir(2) does."""

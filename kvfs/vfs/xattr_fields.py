@@ -5,16 +5,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import replace
-
 from kvfs.core import xattrs as rules
 from kvfs.core.errors import InvalidError, NoAttributeError, NotSupportedError, StaleError
 from kvfs.core.expiry import expiration_for_mtime, milliseconds_hint
 from kvfs.core.freshness import NEVER, is_fresh
 from kvfs.core.measures import parse_duration
 from kvfs.core.model import Change, ChangeState, Key, KeyRef, Metadata, NamespaceId
-from kvfs.core.times import nanoseconds
-from kvfs.kept.local import LocalAttrs
 from kvfs.vfs.file.files import Files
 from kvfs.vfs.inode.nodes import Directory, File, Node
 from kvfs.vfs.view.overlay import Overlay, View
@@ -45,7 +41,6 @@ class ExtendedAttributes:
         # whose `user.kvfs.expiration` was set last, and when
         self._set_lately: tuple[KeyRef, float] | None = None
         self._overlay = overlay
-        self._local = overlay.journal.attributes
         self._files = files
         self._now = now
         self._ttl = overlay.ttl
@@ -144,7 +139,6 @@ class ExtendedAttributes:
             await self._files.amending.amend(
                 node, lambda metadata, expiration: (rules.set(metadata, name, value), expiration)
             )
-        self._touch(node)
 
     async def remove(self, node: Node, name: str) -> None:
         """Remove one field, or by `user.kvfs.ttl` the expiration."""
@@ -157,7 +151,6 @@ class ExtendedAttributes:
             await self._files.amending.amend(
                 node, lambda metadata, expiration: (rules.remove(metadata, name), expiration)
             )
-        self._touch(node)
 
     @staticmethod
     def _check_settable(
@@ -188,12 +181,3 @@ class ExtendedAttributes:
         if self._set_lately is None or self._set_lately[0] != (node.namespace, node.key):
             return False
         return is_fresh(self._set_lately[1], _MOMENT, self._now())
-
-    def _touch(self, node: File) -> None:
-        """Move ctime, which moves on every change, while mtime never moves by itself."""
-        if node.detached or (node.open is not None and node.open.created):
-            return
-        local = self._local.file_attrs(node.namespace, node.key) or LocalAttrs()
-        self._local.set_file_attrs(
-            node.namespace, node.key, replace(local, ctime_ns=nanoseconds(self._now()), is_gone=False)
-        )

@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 from support.journal_check import check_journal
 from support.journals import NS, START, open_journal
 
@@ -127,6 +128,8 @@ class JournalMachine(RuleBasedStateMachine):
         change = self.journal.get(NS, key)
         if change and not change.is_tombstone:
             self.journal.amend(NS, key, metadata=b"1")
+            if key in self.attrs:
+                self.attrs[key] = replace(self.attrs[key], ctime_ns=int(START * 10**9))
 
     @rule(arrives=st.booleans(), acknowledged=st.booleans(), count=st.integers(1, 4))
     def send(self, arrives, acknowledged, count):

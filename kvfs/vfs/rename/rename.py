@@ -22,7 +22,6 @@ from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import SELF, Child, DirRef
 from kvfs.core.times import nanoseconds
 from kvfs.journal.writer import Move
-from kvfs.kept.local import DirRow
 from kvfs.vfs.answers import answered
 from kvfs.vfs.inode.nodes import Directory, Root
 from kvfs.vfs.rename.gather import Gathering, RenameProgress, renamed
@@ -134,8 +133,7 @@ class Renames:
             is_done = await self._file(old, old.target, new)
         if not is_done:
             return False
-        new.directory.changed = nanoseconds(self._now())
-        self._tree.removals.keep_directory(old.directory)
+        new.directory.changed = old.directory.changed = nanoseconds(self._now())
         return True
 
     # files
@@ -150,7 +148,10 @@ class Renames:
         if not (old.holds and new.holds):
             return False
         left = self._moves.shown(namespace, key)
-        self._journal.move(namespace, [move])
+        keeps = self._tree.removals.kept(old.directory, key.__eq__, goal)
+        with self._journal.transaction():
+            self._journal.move(namespace, [move])
+            self._tree.removals.keep(namespace, keeps)
         self._moves.leave(namespace, key, left)
         self._moves.moved(namespace, move)
         return True
@@ -192,22 +193,27 @@ class Renames:
             moves = await Gathering(self._overlay, self._moves, namespace, source, goal, progress).all(pairs)
             if not (old.holds and new.holds):
                 return False
-            self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
+            gone = {move.old for move in moves}
+            keeps = self._tree.removals.kept(
+                old.directory, lambda text: text in gone or text.startswith(source.prefix), goal.prefix
+            )
+            with self._journal.transaction():
+                self._record(namespace, source, goal, moves, replaced=isinstance(new.target, DirRef))
+                self._tree.removals.keep(namespace, keeps)
         self._moves.directory_moved(namespace, source, goal, moves)
         return True
 
     def _record(
         self, namespace: NamespaceId, source: DirRef, goal: DirRef, moves: list[Move], *, replaced: bool
     ) -> None:
+        """Say what a directory's rename changes, inside the caller's transaction."""
         attributes = self._journal.attributes
-        with self._journal.transaction():
-            self._journal.move(namespace, moves)
-            if replaced:
-                attributes.remove_dir(namespace, goal.prefix, goal.start)
-            attributes.move_dirs(namespace, source.prefix, goal.prefix)
-            if not attributes.has_dir(namespace, goal.prefix, goal.start):
-                now = nanoseconds(self._now())
-                attributes.add_dir(namespace, DirRow(goal.prefix, goal.start, None, now, now))
+        self._journal.move(namespace, moves)
+        if replaced:
+            attributes.remove_dir(namespace, goal.prefix, goal.start)
+        attributes.move_dirs(namespace, source.prefix, goal.prefix)
+        if not attributes.has_dir(namespace, goal.prefix, goal.start):
+            self._tree.removals.keep(namespace, self._tree.removals.row(goal))
 
     @staticmethod
     def _goal(source: DirRef, new: _Place) -> DirRef:

@@ -4,7 +4,7 @@ Nothing here waits, and nothing is a request. `Overlay` and `Reads` ask the stor
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from kvfs.cache.listings import ListedAttributes, Listings
@@ -20,6 +20,11 @@ from kvfs.vfs.view.types import UNKNOWN, Unknown, View
 from kvfs.vfs.view.unsaved import Unsaved
 
 _WITNESSES: Final = 1024  # directories of which a key is remembered
+
+
+def _stays(_: str) -> bool:
+    """Return that a key or prefix does not go."""
+    return False
 
 
 class Known:
@@ -61,7 +66,7 @@ class Known:
         """Return whether a key with the directory's prefix lies in it: not all do where a long name is cut."""
         return not ref.is_chunk or bool(self.naming.split_child(ref, key)[0])
 
-    def _is_any_below(self, rows: list[DirRow], ref: DirRef) -> bool:
+    def _is_any_below(self, rows: Iterable[DirRow], ref: DirRef) -> bool:
         """Return whether one of these directories, whose prefixes start with that of `ref`, lies below it."""
         for row in rows:
             made = DirRef(row.prefix, row.start)
@@ -155,21 +160,35 @@ class Known:
         expiration = self.listings.attributes(namespace, first).expiration
         return seconds_left(until, self.ttl, self.now(), expiration)
 
-    def live_below(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
+    def live_below(
+        self,
+        namespace: NamespaceId,
+        ref: DirRef,
+        *,
+        stale: bool = False,
+        goes: Callable[[str], bool] = _stays,
+    ) -> bool | None:
         """Return whether something lies in a directory: a live key, or a directory made here.
 
-        `rm -r` asks after every file: the key that answered last time most often does so again.
+        Keys and prefixes for which `goes` holds do not count. `rm -r` asks after every file: the key that answered
+        last time most often does so again.
         """
         prefix, witness = ref.prefix, self._witnesses.get((namespace, ref))
-        if witness is not None and isinstance(self.peek(namespace, witness, stale=stale), View):
+        if (
+            witness is not None
+            and not goes(witness)
+            and isinstance(self.peek(namespace, witness, stale=stale), View)
+        ):
             return True
         if self.journal.any_under(namespace, prefix):
             for change in self.written_below(namespace, ref):
-                return self._lives(namespace, ref, change.key)
-        if self._creating and any(self._is_in(ref, key) for key in self.unsaved.below(namespace, prefix)):
+                if not goes(change.key):
+                    return self._lives(namespace, ref, change.key)
+        creating = self.unsaved.below(namespace, prefix) if self._creating else ()
+        if any(self._is_in(ref, key) and not goes(key) for key in creating):
             return True
         made = self._local.dirs_under(namespace, prefix)
-        if made and self._is_any_below(made, ref):
+        if made and self._is_any_below((row for row in made if not goes(row.prefix)), ref):
             return True
         span = self.listings.span_of(namespace, prefix, stale=stale)
         if span is None:
@@ -177,7 +196,8 @@ class Known:
         if span.first_below(prefix) is not None:
             for start in (witness, None):  # what lies before it went first, most likely
                 for key in self.listed_below(namespace, ref, span, start=start):
-                    return self._lives(namespace, ref, key)
+                    if not goes(key):
+                        return self._lives(namespace, ref, key)
         return False if span.knows_all(prefix) else None
 
     def _lives(self, namespace: NamespaceId, ref: DirRef, key: Key) -> bool:

@@ -11,7 +11,7 @@ from kvfs import changes, journal, kept, log
 CALLS = re.compile(
     r".*\.(execute|executemany|executescript)"  # a statement
     r"|os\.(write|writev|truncate|ftruncate|fsync|fdatasync|posix_fallocate)"
-    r"|(?!.*contents|self\._partial\.unlink).*\.(rename|unlink)|fresh\.replace|shutil\.copyfile"
+    r"|(?!.*files\.unlink|self\._partial\.unlink).*\.(rename|unlink)|fresh\.replace|shutil\.copyfile"
 )
 """What alters a file or its name, or forces it out."""
 UNREACHABLE: dict[str, str] = {

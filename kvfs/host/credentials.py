@@ -8,7 +8,6 @@ command asked again, after the API refused what it gave (`host/renewing.py`).
 import json
 import logging
 import os
-import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kvfs.core.errors import UserError
-from kvfs.host.token_file import read_token_file
+from kvfs.host.token_file import read_token_file, usable_token
 from kvfs.host.tokencommand import output_of
 
 TOKEN_PAGE: Final = "dash.cloudflare.com/profile/api-tokens, permission “Workers KV Storage: Edit”"
@@ -216,6 +215,6 @@ def _from_json(text: str, where: str) -> Secret:
 
 def _checked(text: str, what: str) -> str:
     word = text.strip()
-    if not re.fullmatch(r"[!-~]+", word):  # anything else could not be a header
+    if not usable_token(word):
         raise UserError(f"{what} is empty or holds spaces, line breaks or non-ASCII characters")
     return word

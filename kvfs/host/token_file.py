@@ -1,6 +1,7 @@
 """Token files: read for requests and by our own server, under the same conditions."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,11 @@ from typing import Final
 from kvfs.core.errors import UserError
 
 _LONGEST: Final = 4096  # bytes
+
+
+def usable_token(token: str) -> bool:
+    """Return whether a header can hold it."""
+    return re.fullmatch(r"[!-~]+", token) is not None
 
 
 def read_token_file(path: Path, *, forbidden: int = 0o077, is_ours: bool = False) -> str:

@@ -6,14 +6,14 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from kvfs.core.limits import BULK_BYTES, BULK_GET_BYTES, BULK_GET_KEYS, BULK_PAIRS, BULK_VALUE_CHARS
+from kvfs.core.limits import BULK_BYTES, BULK_GET_BYTES, BULK_VALUE_CHARS
 from kvfs.core.model import Entry, Key
 from kvfs.server.bodies import off_loop, read_body
 from kvfs.server.calls import Calls, json_answer
 from kvfs.server.error_answers import Refusal, invalid
 from kvfs.server.parameters import expiration_of, namespace_of
 from kvfs.server.value_routes import stored_metadata
-from kvfs.store import codes
+from kvfs.store import checks, codes
 from kvfs.store.wire import codec
 
 TYPES = ("text", "json")
@@ -35,7 +35,7 @@ class Bulk(Calls):
         await store.get_namespace(namespace)
         body = await read_body(request, BULK_BYTES)
         keys = await off_loop(len(body), partial(codec.decode_key_list, body))
-        _check_pairs(len(keys))
+        checks.check_pairs("bulk remove keys", keys)
         unique = [Key(key) for key in dict.fromkeys(keys)]
         failed = await store.bulk_delete(namespace, unique) if unique else frozenset()
         return self._done(request, len(unique), failed)
@@ -46,11 +46,7 @@ class Bulk(Calls):
         asked = await off_loop(len(body), partial(codec.decode_bulk_get, body))
         if asked.type not in TYPES:
             raise invalid(f"bulk get keys: type must be one of {', '.join(TYPES)}")
-        if len(asked.keys) > BULK_GET_KEYS:
-            reason = f"'You can request a maximum of {BULK_GET_KEYS} keys'"
-            raise Refusal(400, codes.BULK_GET, f"bulk get keys: {reason}")
-        if not asked.keys:
-            raise Refusal(400, codes.BULK_GET, "bulk get keys: 'You must request a minimum of 1 key'")
+        checks.check_bulk_get("bulk get keys", asked.keys)
         keys = [Key(key) for key in dict.fromkeys(asked.keys)]
         found = await store.bulk_get(namespace, keys)
         self.count(request, len(keys))
@@ -66,9 +62,9 @@ class Bulk(Calls):
 
 
 def _entries(body: bytes, now: float) -> dict[Key, Entry]:
-    """Return the entries of a bulk put by key. Raises `Refusal`: nothing is stored unless all can be."""
+    """Return the entries of a bulk put by key. Raises what refuses one: nothing is stored unless all can be."""
     pairs = codec.decode_pairs(body)
-    _check_pairs(len(pairs))
+    checks.check_pairs("bulk put", pairs)
     entries: dict[Key, Entry] = {}
     for pair in pairs:
         entry = _entry(pair, now)
@@ -83,11 +79,6 @@ def _entry(pair: codec.PairRequest, now: float) -> Entry:
         raise invalid(f"bulk put: value of {len(pair.value)} characters exceeds limit of {BULK_VALUE_CHARS}.")
     expiration = expiration_of("bulk put", pair.expiration, pair.expiration_ttl, now)
     return Entry(pair.value_bytes(), stored_metadata("bulk put", pair.metadata_text), expiration)
-
-
-def _check_pairs(count: int) -> None:
-    if count > BULK_PAIRS:
-        raise invalid(f"{count} keys in one request, at most {BULK_PAIRS} are allowed")
 
 
 def _values(found: Mapping[Key, Entry | None], as_json: bool, with_metadata: bool) -> bytes:

@@ -20,13 +20,14 @@ from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 
 from kvfs.core.errors import UserError
+from kvfs.host.token_file import usable_token
 from kvfs.server.app import build_app
 from kvfs.server.disconnects import patient_listeners, use_connections
 from kvfs.server.fault_words import parse_faults
 from kvfs.server.seeding import Seed, sow
 from kvfs.server.shell import App
 from kvfs.server.stubs import LOCAL_ACCOUNT, STRICT_ACCOUNT
-from kvfs.server.tokens import load_or_create_token, usable_token
+from kvfs.server.tokens import load_or_create_token
 from kvfs.store.embedded.sqlite_store import open_sqlite
 
 KEEP_ALIVE: Final = 75  # seconds; longer than clients keep idle connections, so that they close first

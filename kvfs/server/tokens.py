@@ -10,7 +10,7 @@ from typing import Final
 from starlette.requests import Request
 
 from kvfs.core.errors import UserError
-from kvfs.host.token_file import read_token_file
+from kvfs.host.token_file import read_token_file, usable_token
 from kvfs.server.error_answers import Refusal, recorded
 from kvfs.store import codes
 
@@ -73,8 +73,3 @@ def _create(path: Path) -> None:
             return
     finally:
         os.unlink(draft)
-
-
-def usable_token(token: str) -> bool:
-    """Return whether a header can hold it."""
-    return bool(token) and all("!" <= char <= "~" for char in token)

@@ -5,7 +5,7 @@ Each function raises `RejectedError`. The floor of an expiration needs a clock a
 
 import base64
 import binascii
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Final
 
 from kvfs.core.errors import RejectedError
@@ -113,7 +113,7 @@ def check_title(operation: str, title: str) -> None:
     text_bytes(operation, "title", title)
 
 
-def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) -> None:
+def check_pairs(operation: str, pairs: Sized) -> None:
     """Check for at most 10,000 in one bulk write or delete."""
     if len(pairs) > BULK_PAIRS:
         raise RejectedError(
@@ -122,10 +122,10 @@ def check_pairs(operation: str, pairs: Collection[Key] | Mapping[Key, Entry]) ->
         )
 
 
-def check_bulk_get(operation: str, keys: Collection[Key]) -> None:
+def check_bulk_get(operation: str, keys: Sized) -> None:
     """Check for 1 to 100 keys in one bulk get."""
     if not keys:
-        raise RejectedError(f"{operation}: 'You must request at least 1 key'", code=codes.BULK_GET)
+        raise RejectedError(f"{operation}: 'You must request a minimum of 1 key'", code=codes.BULK_GET)
     if len(keys) > BULK_GET_KEYS:
         raise RejectedError(
             f"{operation}: 'You can request a maximum of {BULK_GET_KEYS} keys'", code=codes.BULK_GET

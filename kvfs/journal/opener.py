@@ -65,8 +65,8 @@ def prepare(path: Path, source: str, created: float) -> bool:
     if logs := segments_of(path):
         raise unreadable(path, f"it is gone, but {logs[0].name} is still there")
     fresh = path.with_name(path.name + ".new")
-    for leftover in (fresh, Path(f"{fresh}-journal")):
-        leftover.unlink(missing_ok=True)
+    for end in ("", "-journal", "-wal", "-shm"):
+        Path(f"{fresh}{end}").unlink(missing_ok=True)
     meta = {"source": source, "created": str(int(created)), "id": secrets.token_hex(ID_BYTES)}
     sidefile.create(fresh, VERSION, meta, path)
     fresh.replace(path)

@@ -208,7 +208,7 @@ def die(death: Death, notes: str) -> None:
     calls = {
         name: _watched(getattr(os, name), name) for name in ("ftruncate", "truncate", "fsync", "fdatasync")
     }
-    for module in (disk, log, opener, replay, reserve, snapshot, spool, spool_directory):
+    for module in (disk, log, opener, replay, reserve, sidefile, snapshot, spool, spool_directory):
         module.os = types.SimpleNamespace(**vars(os) | calls)
     log.os.writev = _writev
     reserve.os.posix_fallocate = _fallocate

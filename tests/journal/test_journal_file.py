@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -38,6 +39,7 @@ from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import JournalError, JournalFullError, JournalLockedError, JournalUnreadableError
 from kvfs.core.model import ChangeState, Key
 from kvfs.journal.journal import Journal
+from kvfs.journal.opener import check, prepare
 from kvfs.journal.worth import Worth, worth
 from kvfs.kept import facts as kept
 from kvfs.kept import sidefile
@@ -383,6 +385,25 @@ def test_a_failed_creation_names_the_journal(path, limit, error):
             sidefile.create(path.with_name(f"{path.name}.new"), VERSION, {}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_new_file_is_whole_on_the_disk_before_it_has_its_name(path, monkeypatch):
+    """A new file is written in one transaction and forced to the disk once, whole, before it gets its name."""
+    forced, force = [], os.fsync
+
+    def forcing(descriptor):
+        file = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if file.is_file():
+            forced.append((file.name, file.read_bytes(), path.exists()))
+        force(descriptor)
+
+    path.parent.mkdir()
+    monkeypatch.setattr(os, "fsync", forcing)
+    assert prepare(path, SOURCE, START)
+    assert forced == [("journal.db.new", path.read_bytes(), False)]
+    transactions = int.from_bytes(path.read_bytes()[24:28])  # https://sqlite.org/fileformat2.html
+    assert transactions <= 2  # the tables and what is in them; the write-ahead log
+    assert not check(path, SOURCE)
 
 
 def test_a_directory_that_cannot_be_written_says_so(tmp_path):

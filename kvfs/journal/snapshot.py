@@ -11,28 +11,15 @@ Invariants:
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
-from msgspec import Struct
-
-from kvfs.changes.records import (
-    DropNamespace,
-    End,
-    LogOperation,
-    SeenOp,
-    SetAttrs,
-    SetDirectory,
-    SetRow,
-    encode,
-)
+from kvfs.changes.cut import Cut
+from kvfs.changes.records import SetRow, encode
 from kvfs.changes.rules import Content, Row
 from kvfs.core.errors import JournalError
-from kvfs.core.model import KeyRef, NamespaceId, Seq
 from kvfs.journal.transaction import Transactions
 from kvfs.kept import side
-from kvfs.kept.local import DirRow, LocalAttrs
 from kvfs.log.disk import refusal, sync_directory
 from kvfs.log.log import Log
 from kvfs.log.segment import RECORD_HEAD, SEGMENT_HEAD, Head, record_head, segment_path
@@ -42,25 +29,9 @@ ROW_BYTES = 256  # about what a row takes in the log without its content
 MOST_ROW_BYTES = 4096  # the most that a row may take, with long names, metadata and many ancestors
 END_BYTES = 64 * 1024  # the bound at the end of a mount
 SHORT_BYTES = 16 * 1024  # the bound on a full disk
-_GROUP = 64  # rows a record
-
-T = TypeVar("T")
 
 Moved = list[tuple[Content, int]]
 """Contents and their offsets in the snapshot."""
-
-
-class Cut(Struct):
-    """The state of the log up to a record: taken by the loop, written by a thread. Its rows never change."""
-
-    number: int
-    last: int
-    last_seq: Seq
-    rows: list[Row]
-    directories: list[tuple[NamespaceId, DirRow]]
-    seen: list[tuple[NamespaceId, int]]
-    files: list[tuple[KeyRef, LocalAttrs | None]] = []
-    dropped: list[NamespaceId] = []
 
 
 def living(transactions: Transactions, row_bytes: int) -> int:
@@ -114,7 +85,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def _write(cut: Cut, log: Log, put: Callable[[bytes], None]) -> Moved:
     put(Head(log.identity, cut.last, is_snapshot=True).encode())
     at, moved, known = SEGMENT_HEAD, [], set[int]()
-    for number, group in enumerate(_records(cut), start=1):
+    for number, group in enumerate(cut.records(), start=1):
         operations, contents = encode(group), list[bytes]()
         at += RECORD_HEAD + len(operations)
         for operation in group:
@@ -135,19 +106,3 @@ def _read(log: Log, row: Row, content: Content) -> bytes:
     if len(data) < row.size:
         raise JournalError(f"the content of {row.key!r} ends before its end in the log {log.path}")
     return data
-
-
-def _records(cut: Cut) -> Iterator[list[LogOperation]]:
-    if cut.dropped:
-        yield [DropNamespace(namespace) for namespace in cut.dropped]
-    for rows in _groups(cut.rows, _GROUP):
-        yield [SetRow(row) for row in rows]
-    for directories in _groups(cut.directories, _GROUP):
-        yield [SetDirectory(*one) for one in directories]
-    for files in _groups(cut.files, _GROUP):
-        yield [SetAttrs(*place, attrs) for place, attrs in files]
-    yield [*(SeenOp(*one) for one in cut.seen), End(cut.last_seq)]
-
-
-def _groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

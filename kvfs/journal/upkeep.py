@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import trio
 
+from kvfs.changes.cut import Cut
 from kvfs.core.errors import JournalError
 from kvfs.journal import snapshot
-from kvfs.journal.snapshot import Cut, Moved
+from kvfs.journal.snapshot import Moved
 from kvfs.journal.transaction import Transactions
 from kvfs.log.segment import segment_path
 from kvfs.warmthread import WarmThread

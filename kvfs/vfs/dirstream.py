@@ -104,10 +104,14 @@ class DirStream:
                     span = listings.span_of(self.namespace, self._position, stale=True)
                     if span is None:
                         raise
+        is_last = span.knows_all(self.ref.prefix)
+        own = self.overlay.naming.self_key(self.ref) if is_last else None
+        has_own = own is not None and await self.overlay.view(self.namespace, own) is not None
+        # no await from here on, because what was taken once must not be taken again
         self.until = min(self.until, listings.fresh_until(span))
         if self._take(span.keys):
-            if span.knows_all(self.ref.prefix):
-                await self._finish()
+            if is_last:
+                self._finish(own if has_own else None)
             elif span.high is not None:
                 self._position = span.high
                 self.overlay.lister.consumed(self.namespace, self.ref.prefix, span.high)
@@ -182,7 +186,7 @@ class DirStream:
         self.entries.append((name, target))
         return 1
 
-    async def _finish(self) -> None:
+    def _finish(self, own: Key | None) -> None:
         """Add the names that the listing cannot know: changes and directories of this mount, and `%self`."""
         overlay, naming, ref = self.overlay, self.overlay.naming, self.ref
         for key in self._doubtful:
@@ -209,13 +213,12 @@ class DirStream:
         ) in files:  # last, because one that shares its name with a directory is that one's `%self`
             if key not in listed:
                 self._add(name, key)
-        own = naming.self_key(ref)
-        if own is not None and await overlay.view(self.namespace, own) is not None:
+        if own is not None:
             self._add(SELF, own)
         self.complete = True
 
     def _add_directory(self, made: DirRef) -> None:
-        """Return the directory here in which a directory made on this machine lies, or that it is."""
+        """Add the directory here in which a directory made on this machine lies, or that it is."""
         naming = self.overlay.naming
         while True:
             parent = naming.parent_of(made)

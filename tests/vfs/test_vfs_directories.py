@@ -9,8 +9,11 @@ from kvfs.core.errors import (
     InvalidError,
     NotEmptyError,
     NotFoundError,
+    UnavailableError,
 )
+from kvfs.core.names import DirRef
 from kvfs.vfs.answers import answered
+from kvfs.vfs.dirstream import DirStream
 
 
 def plain(entries):
@@ -238,3 +241,24 @@ async def test_a_reading_that_waits_while_another_one_rewinds_goes_on(mount):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert told["waiting"][0] == b"%04d" % (start - 2)  # after the dots
+
+
+@pytest.mark.parametrize("is_cut_off", [True, False])
+async def test_a_listing_that_fails_at_its_end_tells_no_entry_twice(mount, is_cut_off, autojump_clock):
+    """A listing that fails or is cut off while `%self` is looked for goes on without telling an entry twice."""
+    for key in ("a", "a/b", "a/c"):
+        await mount.other(key, b"1")
+    await mount.other("a/ours", b"1")
+    ref, asked = DirRef("a/", 2), lambda call: call.kwargs.get("prefix") != "a/"
+    stream = DirStream(mount.fs.overlay, mount.namespace, ref)
+    if is_cut_off:
+        mount.store.block("list_keys", when=asked, times=1)
+        with trio.move_on_after(0.01):
+            await stream.reach(0)
+    else:
+        mount.store.fail("list_keys", when=asked, times=1)
+        with pytest.raises(UnavailableError):
+            await stream.reach(0)
+        await trio.sleep(60)  # until the store is asked again
+    assert not await stream.reach(100)
+    assert [stream.entry(index)[0] for index in range(len(stream.entries))] == ["b", "c", "ours", "%self"]

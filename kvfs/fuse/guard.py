@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 import pyfuse3
 import trio
 
-from kvfs.core.callers import LOOKS, Call, Callers, calling, door
+from kvfs.core.callers import LOOKS, SLACK, Call, Callers, calling, door
 from kvfs.core.durations import SKIP, add, add_timed
 from kvfs.core.errors import FileError, KvfsError, OutOfTimeError, TimedOutError
 from kvfs.fuse import convert
@@ -22,7 +22,6 @@ from kvfs.fuse.system_calls import FAILED, SystemCalls
 from kvfs.fuse.words import words
 from kvfs.vfs.answers import Answer
 from kvfs.vfs.filesystem import FileSystem
-from kvfs.vfs.rename.rename import SLACK
 
 log = logging.getLogger("kvfs.fuse")
 

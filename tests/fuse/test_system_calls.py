@@ -12,13 +12,13 @@ import trio
 from support.rig import Rig
 from support.tokens import Fixed
 
+from kvfs.core.callers import SLACK
 from kvfs.core.errors import NoAnswerError, QuotaError, RateLimitedError, UnavailableError
 from kvfs.core.model import Entry
 from kvfs.daemon.build import layered
 from kvfs.fuse.operations import Operations
 from kvfs.fuse.system_calls import FAILED, GAP, QUEUED, SHARE, SystemCalls
 from kvfs.store.ratelimit import Budget
-from kvfs.vfs.rename.rename import SLACK
 
 BOUND = 10.0
 LATEST = BOUND * (1 + SHARE) + SLACK + 0.01  # seconds after which a program has its answer, whatever happens

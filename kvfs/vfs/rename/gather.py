@@ -11,7 +11,7 @@ import trio
 
 from kvfs.cache.flights import Flight
 from kvfs.cache.values import Clean
-from kvfs.core.callers import call_ends, prolong_call
+from kvfs.core.callers import SLACK, call_ends, prolong_call
 from kvfs.core.digest import INLINE_BYTES
 from kvfs.core.errors import NameTooLongError, NotFoundError
 from kvfs.core.limits import BULK_GET_KEYS, KEY_BYTES
@@ -35,20 +35,20 @@ log = logging.getLogger("kvfs.vfs")
 class RenameProgress:
     """The progress of a directory's rename, which may take long but must not stand still for long."""
 
-    def __init__(self, old: bytes, new: bytes, timeout: float, slack: float) -> None:
-        """`timeout`: the seconds it may stand still; `slack` on top is for the better explained error."""
+    def __init__(self, old: bytes, new: bytes, timeout: float) -> None:
+        """`timeout`: the seconds it may stand still."""
         self._names = old, new
-        self._timeout, self._slack = timeout, slack
+        self._timeout = timeout
         self.done_count = self.total = 0
         self.directories: tuple[NamespaceId, DirRef, DirRef] | None = None  # from and to, once they are known
         self._moved_at = self._told_at = trio.current_time()
-        self.scope = trio.CancelScope(deadline=min(self._moved_at + timeout, call_ends()) + slack)
+        self.scope = trio.CancelScope(deadline=min(self._moved_at + timeout, call_ends()) + SLACK)
 
     def moved(self) -> None:
         """Note that something arrived."""
         now = trio.current_time()
         if now - self._moved_at > _MOMENT:
-            self._moved_at, self.scope.deadline = now, now + self._timeout + self._slack
+            self._moved_at, self.scope.deadline = now, now + self._timeout + SLACK
             prolong_call(now + self._timeout)
 
     def expect(self, total: int) -> None:

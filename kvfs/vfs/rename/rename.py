@@ -7,7 +7,6 @@ at no moment, and after no crash, does neither name exist. The kernel's inode go
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from kvfs.core.errors import (
     CrossDeviceError,
@@ -31,8 +30,6 @@ from kvfs.vfs.tree import Tree
 from kvfs.vfs.view.overlay import Overlay
 
 log = logging.getLogger("kvfs.vfs")
-
-SLACK: Final = 1.0  # seconds beyond the store's own bound: the deeper, better explained error comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Renames:
 
         Raises `CrossDeviceError` across namespaces, `TimedOutError` when nothing arrives for too long.
         """
-        progress = RenameProgress(old_name, new_name, self._timeout, SLACK)
+        progress = RenameProgress(old_name, new_name, self._timeout)
         try:
             with progress.scope:
                 await self._rename(old_parent, old_name, new_parent, new_name, no_replace, progress)

@@ -58,7 +58,7 @@ class Loader:
         self._shadowed = shadowed
         self._patience = patience
         self.on_contents: Callable[[NamespaceId, Landed], None] = lambda namespace, contents: None
-        self.reading = BulkReading()  # what is known already may be told to its `kinds`, before `run`
+        self.reading = BulkReading()  # its `kinds` may be told before `run`
         self._kinds = self.reading.kinds
         self._readahead = Readahead(
             listings, self._is_wanted, self._kinds.is_single, values.statistics().limit

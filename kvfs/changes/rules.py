@@ -114,7 +114,7 @@ def ancestors_over(old: Row | None, now: float) -> bytes:
     """Return the values that a stale store may answer once `old` is replaced: our own, and those they replaced."""
     if old is None:
         return b""
-    if old.by_command:  # what a command wrote is nobody's of this mount
+    if old.by_command:  # a command beside the mount wrote it, and no program in it
         return old.ancestors
     found = old.ancestors
     if old.attempted or old.state is ChangeState.SETTLING:

@@ -58,7 +58,7 @@ class Past:
         return "/".join(self.names)
 
 
-# which place
+# places
 
 
 def find_place(text: str, state_dir: Path) -> PastPlace:
@@ -123,7 +123,7 @@ def _below(text: str, start: str) -> tuple[str, ...] | None:
     return tuple(name for name in text[len(start) :].split("/") if name)
 
 
-# which versions
+# versions
 
 
 def versions_of(place: PastPlace) -> dict[tuple[str, ...], list[Past]]:

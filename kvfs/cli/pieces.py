@@ -102,7 +102,7 @@ _kvfs() {{
                 ;;
         esac
     done
-    # what can be gone on with gets no space after it
+    # a word that can be gone on with gets no space after it
     if [[ ${{#COMPREPLY[@]}} -gt 0 && ${{COMPREPLY[0]}} == *[:/] ]]; then compopt -o nospace; fi
 }}
 complete -o nosort -F _kvfs kvfs

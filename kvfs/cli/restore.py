@@ -104,7 +104,7 @@ def _moment(text: str | None) -> float | None:
         raise click.BadParameter(str(exc), param_hint="--at") from exc
 
 
-# which versions
+# versions
 
 
 def _of_file(place: PastPlace, pasts: dict[tuple[str, ...], list[Past]], at: float | None) -> Chosen:
@@ -212,7 +212,7 @@ def _write(one: Restoring, *, is_kvfs: bool) -> int:
     version, target = one.past.version, one.target
     try:
         is_there = target.is_file()
-        # what is read here is at hand when it is written over, and goes into the history
+        # a content that was read is at hand when it is written over, and goes into the history
         present = target.read_bytes() if is_there else None
         content = content_of(one.past, one.others, present)
         target.parent.mkdir(parents=True, exist_ok=True)

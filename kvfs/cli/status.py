@@ -40,7 +40,7 @@ VERSION: Final = 1
 REJECTED_SHOWN: Final = 20
 CONFLICTS_SHOWN: Final = 5  # the latest
 SILENCE_SECONDS: Final = 5.0  # the answer needs no request, so a daemon that takes longer hangs
-WATCHED_SECONDS: Final = 1.0  # the same for --watch, which asks again anyway and must hear the keys
+WATCHED_SECONDS: Final = 1.0  # for --watch, which asks again anyway and must hear the keys
 KEPT_SECONDS: Final = 5.0  # between two looks of --watch into the journals of what is not mounted
 REASONS_SHOWN: Final = 5  # the most frequent
 LABEL_WIDTH: Final = 10
@@ -287,7 +287,7 @@ def _history_rows(group: replies.HistoryState) -> Iterator[tuple[str, str]]:
     if group.versions:
         lacking = group.versions - group.kept
         without = f"; {lacking:,} without their content" if lacking > 0 else ""
-        yield "history", f"{group.kept:,} versions, {_size_and_age(group)}{without}"
+        yield "history", f"{counted(group.kept, 'version')}, {_size_and_age(group)}{without}"
     if group.lost:
         yield "", f"{group.lost:,} versions are not kept, because the disk has no room: kvfs doctor"
 

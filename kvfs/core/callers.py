@@ -15,7 +15,7 @@ from kvfs.core.durations import SUM, Durations, no_durations, settle, total
 
 PROCESSES: Final = 256  # told apart; beyond it those that do nothing any more count with their command
 COMMANDS: Final = 128  # of which ended processes are counted together; beyond it they are "others"
-THREADS: Final = 4096  # whose process is remembered
+THREADS: Final = 4096  # threads whose process is remembered
 LOOKS: Final = 64  # timed calls within which the name of a process is looked at again
 SLACK: Final = (
     1.0  # seconds that a call may last beyond its bound: the deeper, better explained error comes first

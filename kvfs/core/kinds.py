@@ -49,9 +49,7 @@ class Kinds:
     def __init__(self) -> None:
         self._seen = Latest[NameKind, tuple[int, int]](_ENDINGS)  # texts and binaries
         self._binaries = Latest[KeyRef, bool](_BINARIES)
-        self._news = Latest[KeyRef, bool](
-            _BINARIES
-        )  # which became binary, and which are no longer, since `take_news`
+        self._news = Latest[KeyRef, bool](_BINARIES)  # that became binary, or ceased to be, since `take_news`
         self._apart = Latest[KeyRef, None](_APART)  # asked for in vain
         self._doubted: set[NamespaceId] = set()  # where an ending turned out to be another than it says
 

@@ -177,7 +177,7 @@ class Mounted:
             self._ending.let_go.set()
             self._supervised.ending()
             with draining:
-                await self._ending.said()  # who asked for the end is answered
+                await self._ending.said()  # callers that asked for the end are answered
                 await self._ending.drain(self._ending.left)
             if kinds_kept is not None:
                 await save_kinds(self._reading.loader.reading.kinds, kinds_kept)

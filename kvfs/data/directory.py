@@ -225,7 +225,7 @@ class DirectoryOutput:
         self._now = now
         self._as_attributes = as_attributes
         self._manifest = -1
-        self._says_all = False  # whether every key needs a line, because an older one may have another
+        self._says_all = False  # every key needs a line, because an older one may have another
 
     def open(self, position: str) -> None:
         """Make the directory if need be; cut the manifest at `position`, or go on behind what is there."""

@@ -46,7 +46,7 @@ class Transactions:
         self.depth = 0  # of `with` inside each other
         self._is_doomed = False
         self._may_use_reserve = False
-        self._operations: list[LogOperation] = []  # those of the transaction under way
+        self._operations: list[LogOperation] = []  # of the transaction under way
         self._new: list[tuple[Row, bytes]] = []  # and its content
         self._rows: dict[KeyRef, Row | None] = {}  # the rows as they will be after it
         self._attrs: dict[KeyRef, LocalAttrs | None] = {}

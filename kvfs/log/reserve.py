@@ -19,7 +19,9 @@ from kvfs.log.disk import is_full, no_room
 BASE: Final = 512 * 1024  # a small snapshot, SQLite's side files, records of conflicts and refusals
 CHANGE_BYTES: Final = 144  # three records of one change each
 OPENING: Final = 128 * 1024  # bytes that SQLite's side files need for a journal to be opened
-STARTING: Final = 32 * 1024  # what a mount writes beside the journal: its record, what is known of the source
+STARTING: Final = (
+    32 * 1024
+)  # bytes that a mount writes beside the journal: its record, and the names of the source
 LEAST: Final = 64 * 1024  # stays set aside while the rest is lent
 _STEP: Final = 64 * 1024
 _BLOCK: Final = 4096

@@ -68,7 +68,7 @@ class Round:
         self.limits: BulkSize = self.poster.limits
         self.is_near = self.poster.vouched.is_watched  # the store is on this machine: a request takes moments
         self._claimed: set[KeyRef] = set()
-        self._others = 0  # what the store said of others when names were listed: see `Vouched`
+        self._others = 0  # the store's word on others when names were listed: see `Vouched`
         self._copies: deque[KeyRef] = deque(
             maxlen=COPIES
         )  # the latest: the journal forgets them once they are sent

@@ -120,7 +120,7 @@ class Budget:
         """
         now = trio.current_time()
         if seconds is None:
-            if now >= self._blocked_until:  # those that were under way together count as one
+            if now >= self._blocked_until:  # requests that were under way together count as one
                 self._refusals += 1
             seconds = min(FIRST_BLOCK * 2.0 ** (self._refusals - 1), self._window) if self._refusals else 0.0
         self._blocked_until = max(self._blocked_until, now + min(max(seconds, 0.0), LONGEST_BLOCK))
@@ -145,7 +145,7 @@ class Budget:
         quota = re.search(r";\s*q\s*=\s*(\d{1,9})(?![\d.])", headers.get("ratelimit-policy", ""))
         self._quota = int(quota[1]) if quota else self._requests
         now, seconds = trio.current_time(), min(seconds, LONGEST_BLOCK)
-        # those under way may be not counted there yet
+        # requests under way may be not counted there yet
         told = max(0, left - max(0, self._in_flight - 1))
         if told < SCARCE or abs(told - self._told_left(now)) > NEWS:
             self._ledger.tell(left, seconds, self._quota, self._in_flight)

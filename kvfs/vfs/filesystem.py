@@ -167,7 +167,7 @@ class FileSystem:
                     await answered(self.files.release(number))
             except KvfsError as exc:
                 log.warning("a file that was closed at the unmount could not be recorded: %s", exc)
-            except Exception:  # what was recorded is to be sent all the same
+            except Exception:  # everything that was recorded is to be sent all the same
                 log.exception("a file that was closed at the unmount was not recorded: a bug of kvfs")
 
     def check_invariants(self) -> None:

@@ -38,13 +38,13 @@ class ExtendedAttributes:
         self, overlay: Overlay, files: Files, now: Callable[[], float], *, lists_expiration: bool = False
     ) -> None:
         self._lists_expiration = lists_expiration
-        # whose `user.kvfs.expiration` was set last, and when
+        # the key whose `user.kvfs.expiration` was set last, and when
         self._set_lately: tuple[KeyRef, float] | None = None
         self._overlay = overlay
         self._files = files
         self._now = now
         self._ttl = overlay.ttl
-        # what this room does not know: why a change is not at the server, and which keys are two versions of one
+        # this room does not know why a change is not at the server, and which keys are two versions of one
         self.error_of: Callable[[Change], str] = lambda change: change.error or ""
         self.conflict_of: Callable[[NamespaceId, Key], str] = lambda namespace, key: ""
 

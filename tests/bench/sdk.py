@@ -17,7 +17,7 @@ from typing import Any
 import cloudflare
 
 THREADS = 16
-GET_KEYS, PUT_KEYS = 100, 10_000  # what a bulk call takes
+GET_KEYS, PUT_KEYS = 100, 10_000  # the most that a bulk call takes
 
 Command = dict[str, Any]
 Each = Callable[[Callable[[str], object], Iterable[str]], list[object]]

@@ -68,7 +68,7 @@ async def test_the_first_entries_come_after_the_first_page(tmp_path: Path) -> No
         stream = it.stream("")
         assert await stream.reach(0)
         assert it.asked() == 1
-        assert await stream.reach(998)  # whether there are keys below the last one the next page tells
+        assert await stream.reach(998)  # the next page tells if there are keys below the last one
         assert it.asked() == 1
         assert await stream.reach(1000)
         assert it.asked() == 2

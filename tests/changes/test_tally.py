@@ -60,7 +60,7 @@ def test_who_made_a_change_is_known_by_runs_of_numbers(monkeypatch) -> None:
         with done_for(caller):
             authors.note(Seq(number))
         with done_for(other):
-            authors.note(Seq(1))  # what became of an earlier one is not its making
+            authors.note(Seq(1))  # an earlier one is not its making
     assert [authors.of(Seq(number)) for number in range(8)] == [None, *made, None]
     for number in range(7, 9):
         with done_for((one, other)[number % 2]):

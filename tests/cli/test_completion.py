@@ -67,7 +67,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
 def shell(name: str, tmp_path: Path, env: dict[str, str]) -> Iterator[Terminal]:
     """The shell at its prompt, with the completion loaded."""
     command, setup = SHELLS[name]
-    command = ["env", f"PATH={env['PATH']}", *command]  # whatever tmux's own shell makes of it
+    command = ["env", f"PATH={env['PATH']}", *command]  # tmux's own shell may change it
     with terminal(tmp_path, command, cwd=tmp_path, **(env | {"TERM": "screen"})) as screen:
         screen.type(f"{setup}; echo re''ady")
         screen.press("Enter")

@@ -191,7 +191,7 @@ class Lane:
             if any(entry.number == number for entry in entries):
                 entries[:] = [entry for entry in entries if entry.number >= number]
 
-    # what is found
+    # findings
 
     def check_mount(self, found: Found) -> None:
         """Check the files as the mount shows them; from here on the operation of the kill has happened, or has not."""

@@ -170,7 +170,7 @@ class Worker:
                 self.timed(os.makedirs, os.path.dirname(self._path(other)), 0o777, True)
                 value = self._known.pop(name)
                 replaced = self._known.pop(other, None)
-                self._past[other] = self._past.pop(name, deque(maxlen=PAST))  # what happened to the file
+                self._past[other] = self._past.pop(name, deque(maxlen=PAST))  # the events of the file
                 self._note(other, f"rename from {name}" + (f" over {len(replaced)}" if replaced else ""))
                 self._note(name, f"rename to {other}")
                 self.timed(os.rename, self._path(name), self._path(other))

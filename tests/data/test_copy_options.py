@@ -68,7 +68,7 @@ def test_a_condition_that_means_nothing_is_refused(text):
         parse_condition(text)
 
 
-# What is there
+# Entries that are there
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_plan_counts_the_windows_of_the_limit():
     assert Plan(300_000, reads_billed=True, writes_billed=True).minutes >= 10
 
 
-# What is wrong
+# Entries that are wrong
 
 
 BAD = {

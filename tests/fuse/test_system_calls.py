@@ -102,7 +102,7 @@ class Program:
     async def listed(self) -> None:
         """Do READDIR: a program has opened the directory by another call."""
         handle = await self.ops.opendir(await self.walk(""), self.ctx)
-        await trio.sleep(1)  # what it does between two calls
+        await trio.sleep(1)  # the time of the program itself between two calls
         begun = trio.current_time()
         try:
             await self.ops.readdir(handle, 0, None)

@@ -30,7 +30,7 @@ AGAIN = version(30, How.DELETE, since=25)
         ([MADE_AT_15], 16, MADE_AT_15),
         ([GONE, AGAIN], 20, None),  # deleted, and not made anew yet
         ([GONE, AGAIN], 26, AGAIN),
-        ([W10, MADE_AT_15], 12, MADE_AT_15),  # what was between is not kept: the next is the nearest
+        ([W10, MADE_AT_15], 12, MADE_AT_15),  # the one between is not kept: the next is the nearest
         ([], 5, None),
     ],
 )

@@ -34,7 +34,7 @@ class Contents(Shown):
         self.acked.pop(key, None)
         self.rejected.discard(key)
         self.waits.pop(key, None)
-        if entry is None:  # what waited for a put here waits for the newer put
+        if entry is None:  # tombstones that waited for a put here wait for the newer put
             self.waits = {old: new for old, new in self.waits.items() if new != key}
 
     # open files
@@ -175,7 +175,7 @@ class Contents(Shown):
     def utimens(self, path: Path, mtime: int) -> None:
         """utimensat(2)."""
         if isinstance(self.there(path), tuple):
-            self.dirs |= {path} if path else set()  # what has times of its own here stays here
+            self.dirs |= {path} if path else set()  # a directory with times of its own here stays here
             return
         expiration = expiration_for_mtime(mtime, self.now)
         self.amend(path, lambda entry: replace(entry, expiration=expiration))

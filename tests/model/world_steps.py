@@ -26,7 +26,7 @@ class WorldSteps(Frame):
         """Let another client write a key; the mount learns of it in time."""
         key = data.draw(self.keys)
         if self.model.local_names.matches(self.model.naming.name_of_key(key)):
-            ahead = None  # whether a local name is free is asked of the listing, which may remember it
+            ahead = None  # the listing, which may remember it, says if a local name is free
         self.other(
             key, Entry(value, metadata, None if ahead is None else int(self.model.now) + ahead), refresh
         )
@@ -139,7 +139,7 @@ class WorldSteps(Frame):
     @rule(kind=st.sampled_from(sorted(OUTAGES)))
     def outage_begins(self, kind):
         """Begin an outage: the server is out of reach, or refuses everything."""
-        self.run_(self.compare_all)  # what is served meanwhile is what was known
+        self.run_(self.compare_all)  # knowledge of before is served meanwhile
         self.outage = kind
         self.wire()
 
@@ -156,7 +156,7 @@ class WorldSteps(Frame):
 
         self.run_(act)
         assert len(self.rig.journal.rejected()) == rejected
-        assert self.rig.journal.pending_count <= pending  # what expired is dropped
+        assert self.rig.journal.pending_count <= pending  # expired ones are dropped
 
     @precondition(lambda self: self.outage is not None)
     @rule()

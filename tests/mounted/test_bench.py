@@ -124,8 +124,11 @@ def test_kvfs_makes_few_requests_more_than_the_fewest(tmp_path: Path) -> None:
     """Requests of kvfs are those of the SDK's bulk calls, and a few by which it learns of other clients' changes."""
     kinds = _requests(tmp_path, Kvfs, WORKLOADS)
     assert kinds["delete"] == BULK["delete"]
-    assert kinds["create"] == {**BULK["create"], "bulk get": 1}  # whether somebody else made one of the names
-    for work in ("rename", "rename files"):  # the same, and whether somebody else changed what is taken away
+    assert kinds["create"] == {**BULK["create"], "bulk get": 1}  # asks if somebody else made one of the names
+    for work in (
+        "rename",
+        "rename files",
+    ):  # asks besides if somebody else changed the values that are taken away
         assert kinds[work] == {**BULK[work], "bulk get": 3}
     assert kinds["create, into"] == {"list": 1, "bulk get": 1, "bulk put": 1}
     assert kinds["read"] == {"list": 1, "bulk get": kinds["read"].total() - 1}

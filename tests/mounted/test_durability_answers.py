@@ -113,7 +113,7 @@ def test_what_was_not_closed_is_what_a_kill_loses(tmp_path: Path, server: Served
         descriptor = os.open(mount.path / "ns/key", os.O_WRONLY | os.O_TRUNC)
         os.write(descriptor, b"half of the new")
         mount.kill()
-        with pytest.raises(OSError, match=r"not connected|abort"):  # whoever looks is told
+        with pytest.raises(OSError, match=r"not connected|abort"):  # every caller is told
             os.fsync(descriptor)
         with suppress(OSError):
             os.close(descriptor)

@@ -19,7 +19,7 @@ TIMEOUT = 2.0
 BOUND = TIMEOUT + 2.5  # seconds, with twenty callers at once on a busy machine
 OPTIONS = (f"--timeout={TIMEOUT:g}", "--cache-ttl=0.3", "--settle=0", "--write-back=600")
 SAID = {errno.EIO, errno.ETIMEDOUT}
-KNOWN = SAID | {0, errno.ENOTEMPTY, errno.ENODATA}  # what was listed a moment ago may still be the answer
+KNOWN = SAID | {0, errno.ENOTEMPTY, errno.ENODATA}  # a listing of a moment ago may still be the answer
 
 
 def synced(path: Path) -> None:
@@ -41,7 +41,7 @@ def directory_synced(path: Path) -> None:
 
 
 CALLS: dict[str, tuple[Callable[[Path], object], bool]] = {
-    # what is called with a directory that holds `f`; whether it must succeed without a server
+    # a call with a directory that holds `f`; True: it must succeed without a server
     "lookup of a name nobody knows": (lambda d: (d / "unknown").exists(), False),
     "getattr": (lambda d: (d / "f").stat(), False),
     "readdir": (lambda d: os.listdir(d), False),
@@ -90,7 +90,7 @@ def test_every_call_is_bounded(tmp_path: Path, server: Served) -> None:
         for place in range(len(CALLS)):
             assert sorted(os.listdir(ns / f"{place}")) == ["below", "f"]
         os.listdir(mount.path / "empty")
-        time.sleep(0.4)  # what was listed is no longer fresh
+        time.sleep(0.4)  # the listing is no longer fresh
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with ThreadPoolExecutor(len(CALLS)) as pool:

@@ -89,7 +89,7 @@ def test_what_a_mapping_changed_outlives_a_close_the_daemon_never_hears_of(
         assert LIBC.sync_file_range(reader, 0, 0, WRITE_AND_WAIT) == 0  # a WRITE and no FSYNC
         os.close(reader)
         mount.process.send_signal(signal.SIGSTOP)
-        try:  # whatever waits for the daemon now waits for ever: no look at the mount, no flush
+        try:  # a call that waits for the daemon now waits for ever: no look at the mount, no flush
             LIBC.munmap(at, 5_000)  # its RELEASE stays in the queue
             assert LIBC.umount2(os.fsencode(mount.path), MNT_DETACH) == 0
         finally:

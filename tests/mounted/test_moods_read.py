@@ -52,7 +52,7 @@ def test_a_key_that_hangs_stops_no_other(mount: Mounted, api: Api) -> None:
     assert stuck in ("ETIMEDOUT", "EIO")
     assert mount.status()["store"]["reachable"]
     for number in range(2):
-        time.sleep(1.1)  # what is held is stale
+        time.sleep(1.1)  # the cached values are stale
         begun = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
             pool.submit(quickly, ns / "stuck")

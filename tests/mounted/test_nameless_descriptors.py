@@ -57,7 +57,7 @@ def test_attributes_of_a_descriptor_without_a_name(
     with path.open("r+b", buffering=0) as file:
         lose(world, path)
         use(file.fileno())
-    is_kept = lose is replaced_elsewhere  # what was written then is nobody's wish to lose
+    is_kept = lose is replaced_elsewhere  # nobody wishes to lose the content that was written then
     world.mount.sync(conflicts=is_kept)
     copies = [name for name in os.listdir(here) if name.startswith("f.")]
     assert [os.getxattr(here / name, "user.n") for name in copies] == [b"1"] * is_kept

@@ -89,7 +89,7 @@ def test_work_goes_on_while_the_api_is_away(tmp_path: Path, server: Served, away
                 assert (ns / f"{number}").read_text() == f"value {number}"
             names = set(os.listdir(ns))
             os.listdir(mount.path / "apart")
-            time.sleep(0.4)  # what was read is no longer fresh
+            time.sleep(0.4)  # the listing is no longer fresh
             before = sum(api.requests().values())
             with away(server, api):
                 for number in range(20):

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.fuse, pytest.mark.slow]
 KEYS = 50_000
 LARGE = 25 * 1024 * 1024
 MIB = 1024 * 1024
-NOISE = 4 * MIB  # what an allocator may keep to itself
+NOISE = 4 * MIB  # an allocator may keep so much to itself
 BYTES_A_KEY = 250  # so that a million stay below 300 MiB, with the 50 of an empty mount
 
 

@@ -71,7 +71,7 @@ class Mounting(FileSteps, NameSteps):
 
     world: World
 
-    # What simulated time, several namespaces and open listings are needed for stays with the other machine.
+    # Cases that need simulated time, several namespaces or open listings stay with the other machine.
     go = make_namespace = remove_namespace = rename_namespace = rename_across = None
     opendir = getdents = seekdir = closedir = as_large_as_can_be = None
     slack, stretch = 2, 100

@@ -158,7 +158,7 @@ def test_what_was_not_on_this_machine_is_said_not_to_be_kept(
         assert (done.returncode, (directory / "a").read_text()) == (Exit.LEFT, "value a")
         assert "1 file is not restored" in done.stderr
         mount.shell("rm ns/a")
-        mount.kvfs("history", str(directory))  # what it shows is on the disk
+        mount.kvfs("history", str(directory))  # all that it shows is on the disk
         mount.kill()
     with mounted(tmp_path, "cloudflare:", *options, served=server) as mount:
         mount.kvfs("restore", str(mount.path / "ns" / "a"))
@@ -219,7 +219,7 @@ def test_a_full_disk_costs_history_and_nothing_else(tmp_path: Path) -> None:
             assert 500_000 < size <= 1_100_000
             ballast = tmp_path / "state" / "ballast"
             subprocess.run(f"cat /dev/zero > {ballast}", shell=True, stderr=subprocess.DEVNULL)
-            mount.shell("head -c 100000 /dev/urandom > ns/works; rm ns/40")  # what was kept makes room
+            mount.shell("head -c 100000 /dev/urandom > ns/works; rm ns/40")  # kept versions make room
             ballast.unlink()
             with ballast.open("wb") as file:
                 free = os.statvfs(tmp_path / "state")

@@ -154,7 +154,7 @@ async def test_who_stops_waiting_loses_nothing_for_others(autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(log.request, UPLOAD)
         async with trio.open_nursery() as inner:
-            inner.start_soon(log.request, FOREGROUND)  # which is first in line
+            inner.start_soon(log.request, FOREGROUND)  # it is first in line
             await trio.sleep(5)
             inner.cancel_scope.cancel()
 

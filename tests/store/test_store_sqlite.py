@@ -206,7 +206,7 @@ async def test_a_bulk_get_of_too_much_is_refused(store, namespace):
     assert len(entry.value) == VALUE_BYTES
 
 
-# What it costs.
+# Costs.
 
 
 def plan(path: Path, query: str, **parameters) -> str:

@@ -59,7 +59,7 @@ async def rig(mount: Rig) -> Rig:
     await kernel.mkdir("ns/made")
     await kernel.mkdir("ns/made/empty")
     await mount.drain()
-    for name in ("many", "one"):  # those stand by their keys alone
+    for name in ("many", "one"):  # they stand by their keys alone
         mount.journal.attributes.remove_dir(mount.namespace, f"{name}/", len(name) + 1)
     await kernel.mkdir("ns/unsent")
     await kernel.write("ns/unsent/f", b"never sent")

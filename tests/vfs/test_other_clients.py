@@ -90,7 +90,7 @@ WAYS = [
 ways = pytest.mark.parametrize("save", WAYS, ids=lambda way: way.__name__)
 
 
-# what may happen between the other client's write and the save
+# events between the other client's write and the save
 
 
 async def nothing(mount):

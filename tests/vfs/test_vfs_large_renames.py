@@ -95,6 +95,6 @@ async def test_one_value_that_cannot_be_had_stops_the_whole_rename(autojump_cloc
         await kernel.rename("/ns/d", "/ns/e")
     assert mount.journal.pending_count == 0
     mount.store.clear()
-    await trio.sleep(60)  # what failed is not asked for again at once
+    await trio.sleep(60)  # values that failed are not asked for again at once
     await kernel.rename("/ns/d", "/ns/e")
     assert await kernel.listdir("/ns") == ["e"]

@@ -129,7 +129,7 @@ class Files:
         if node.open is not None:  # its key expired or was deleted elsewhere: it is another file
             self._inodes.names.detach(node)
             node = self._inodes.file(namespace, key)
-        # What was read under the name counts, though it was removed since; else nothing was there.
+        # The content that was read under the name counts, though it was removed since; else nothing was there.
         base = self._overlay.last_seen.digest((namespace, key)) or b""
         opened = OpenFile(
             self.opener.empty(), base=base, version=1, created=True, handles=1, shown=True,

@@ -193,7 +193,7 @@ class Recorder:
         shared.base, shared.seen = body.digest, True  # the store has it once this is sent
         shared.known_at = now
         self._overlay.values.drop((namespace, key))
-        if value is not None and len(value) > AT_ONCE_BYTES:  # what is smaller is as near in the log
+        if value is not None and len(value) > AT_ONCE_BYTES:  # a smaller one is as near in the log
             clean = Clean(value, shared.metadata, shared.expiration, int(now), body.digest)
             self._overlay.values.put((namespace, key), clean)
 

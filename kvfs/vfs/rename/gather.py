@@ -93,7 +93,9 @@ class Gathering:
         self._progress = progress
         self._pairs: dict[Key, Key] = {}
         self._found: dict[Key, Move] = {}
-        self._stamps: dict[Key, Stamp] = {}  # what the moves are good for; of what vanished, too
+        self._stamps: dict[
+            Key, Stamp
+        ] = {}  # the states for which the moves are right; of keys that vanished, too
         # of values that the store was asked for
         self._coming: Iterator[Key] = iter(())  # not yet
         self._outstanding = 0
@@ -164,7 +166,7 @@ class Gathering:
                     self._news = trio.Event()
                     await self._news.wait()
         finally:
-            self._nursery = None  # what lands from now on is nobody's
+            self._nursery = None  # nobody waits for values that land from now on
         if self._failures:
             raise copy(self._failures[0])
         return self._left

@@ -194,7 +194,7 @@ class Known:
         if span is None:
             return None
         if span.first_below(prefix) is not None:
-            for start in (witness, None):  # what lies before it went first, most likely
+            for start in (witness, None):  # keys before it went first, most likely
                 for key in self.listed_below(namespace, ref, span, start=start):
                     if not goes(key):
                         return self._lives(namespace, ref, key)

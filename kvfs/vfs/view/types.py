@@ -71,7 +71,9 @@ class Attr(Struct, eq=False, gc=False):
     atime_ns: int
     entry_timeout: float
     attr_timeout: float
-    told: object = None  # what `fuse` made of it for the kernel, where the same is told again and again
+    told: object = (
+        None  # the answer that `fuse` made of it for the kernel, kept because it is told again and again
+    )
 
     @property
     def mtime(self) -> int:

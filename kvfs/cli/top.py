@@ -1,15 +1,16 @@
 """`kvfs top`: which processes use a mount, how long they wait, and what they cost. docs/status.md has the JSON."""
 
 import pwd
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from itertools import zip_longest
+from operator import add
 from pathlib import Path
 from typing import Final
 
 import click
 from msgspec import to_builtins
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from kvfs.cli.daemons import ask_mount, chosen_mounts
 from kvfs.cli.options import INTERVAL, STATE_DIR, flag, json_option, path
@@ -18,7 +19,7 @@ from kvfs.cli.watch import Line, Picture, draw_once, watch
 from kvfs.core.durations import count, quantile
 from kvfs.core.errors import UserError
 from kvfs.host.control import ControlError, Message
-from kvfs.host.replies import CallerItem, TopReport
+from kvfs.host.replies import BilledKeys, CallerItem, TopReport
 from kvfs.host.requests import TopRequest
 
 VERSION: Final = 1
@@ -28,61 +29,14 @@ SORTS: Final = ("requests", "dollars", "ops", "latency")
 GROUPS: Final = ("command", "pid", "user")
 _SILENCE: Final = 5.0  # seconds
 _MOST: Final = 1000  # rows of one picture
+SEVERAL: Final = -1  # the uid of a row that stands for several users
 
 
-@dataclass(frozen=True, slots=True)
-class TopRow:
-    """A process, or several that are shown as one. `durations` are counts in buckets of `core.durations`."""
-
-    pid: int
-    user: str
-    command: str
-    processes: int
-    operations: int
-    waited: int
-    seconds: float
-    durations: tuple[int, ...]
-    requests: float
-    keys: tuple[float, ...]
-    """Read, written, deleted, lists."""
-
-    dollars: float
-
-    @property
-    def p99(self) -> float:
-        """Return the seconds that 99 of 100 operations did not exceed."""
-        return quantile(self.durations, 0.99) or 0.0
-
-    @property
-    def median(self) -> float:
-        """Return the seconds that half of the operations did not exceed."""
-        return quantile(self.durations, 0.5) or 0.0
-
-    def joined(self, other: "TopRow") -> "TopRow":
-        """Return both in one row."""
-        return replace(
-            self,
-            pid=self.pid if self.pid == other.pid else 0,
-            user=self.user if self.user == other.user else "*",
-            command=self.command if self.command == other.command else "*",
-            processes=self.processes + other.processes,
-            operations=self.operations + other.operations,
-            waited=self.waited + other.waited,
-            seconds=self.seconds + other.seconds,
-            durations=tuple(
-                one + two for one, two in zip_longest(self.durations, other.durations, fillvalue=0)
-            ),
-            requests=self.requests + other.requests,
-            keys=tuple(one + two for one, two in zip(self.keys, other.keys, strict=True)),
-            dollars=self.dollars + other.dollars,
-        )
-
-
-_ORDER: Final[dict[str, Callable[[TopRow], tuple[float, ...]]]] = {
-    "requests": lambda row: (row.requests, row.operations),
-    "dollars": lambda row: (row.dollars, row.requests, row.operations),
-    "ops": lambda row: (row.operations,),
-    "latency": lambda row: (row.p99, row.seconds),
+_ORDER: Final[dict[str, Callable[[CallerItem], tuple[float, ...]]]] = {
+    "requests": lambda row: (row.requests, _count(row)),
+    "dollars": lambda row: (row.dollars, row.requests, _count(row)),
+    "ops": lambda row: (_count(row),),
+    "latency": lambda row: (_within(row, 0.99), row.seconds),
 }
 
 
@@ -172,63 +126,69 @@ class _View:
         return lines[:-1]
 
     def _block(self, mountpoint: Path, answer: TopReport) -> Picture:
-        rows = grouped(map(_row, answer.callers), self._by)
+        rows = grouped(answer.callers, self._by)
         rows.sort(key=_ORDER[self._sort], reverse=True)
         before = self._before.get(mountpoint, {})
-        self._before[mountpoint] = {_place(row): (answer.now, row.operations) for row in rows}
+        self._before[mountpoint] = {_place(row): (answer.now, _count(row)) for row in rows}
         lines = [Line(str(mountpoint), bold=True), Line(_summary(answer, rows)), Line(_HEAD, bold=True)]
         return lines + [Line(_text(row, _rate(row, before, answer.now))) for row in rows[:_MOST]]
 
 
-def _row(caller: CallerItem) -> TopRow:
-    """Return a row of a caller from the daemon's answer."""
-    return TopRow(
-        caller.pid,
-        _user(caller.uid, caller.command),
-        caller.command,
-        caller.processes,
-        sum(caller.operations.values()),
-        caller.waited,
-        caller.seconds,
-        tuple(caller.durations),
-        caller.requests,
-        astuple(caller.keys),
-        caller.dollars,
-    )
+def _count(row: CallerItem) -> int:
+    return sum(row.operations.values())
 
 
-def _user(uid: int, command: str) -> str:
-    if command in ("kvfs", "others") and not uid:
+def _within(row: CallerItem, share: float) -> float:
+    """Return the seconds that this share of the operations did not exceed."""
+    return quantile(row.durations, share) or 0.0
+
+
+def _user(row: CallerItem) -> str:
+    if row.command in ("kvfs", "others") and not row.uid:
         return "-"
     try:
-        return pwd.getpwuid(uid).pw_name
+        return "*" if row.uid == SEVERAL else pwd.getpwuid(row.uid).pw_name
     except KeyError:
-        return str(uid)
+        return str(row.uid)
 
 
-def grouped(rows: Iterable[TopRow], by: str) -> list[TopRow]:
+def grouped(rows: Iterable[CallerItem], by: str) -> list[CallerItem]:
     """Return rows of one command, process or user in one; ended processes of a command are one already."""
-    found: dict[tuple[object, ...], TopRow] = {}
+    found: dict[tuple[object, ...], CallerItem] = {}
     for row in rows:
-        place = {"command": (row.command,), "user": (row.user,)}.get(by, _place(row))
-        found[place] = found[place].joined(row) if place in found else row
+        place = _place(row) if by == "pid" else (row.command if by == "command" else _user(row),)
+        found[place] = _joined(found[place], row) if place in found else row
     return list(found.values())
 
 
-def _place(row: TopRow) -> tuple[object, ...]:
-    return (row.pid, row.user, row.command)
+def _joined(one: CallerItem, other: CallerItem) -> CallerItem:
+    sums = ("processes", "waited", "seconds", "requests", "dollars")
+    return replace(
+        one,
+        pid=one.pid if one.pid == other.pid else 0,
+        uid=one.uid if one.uid == other.uid else SEVERAL,
+        command=one.command if one.command == other.command else "*",
+        operations=Counter(one.operations) + Counter(other.operations),
+        durations=list(map(sum, zip_longest(one.durations, other.durations, fillvalue=0))),
+        keys=BilledKeys(*map(add, astuple(one.keys), astuple(other.keys))),
+        **{name: getattr(one, name) + getattr(other, name) for name in sums},
+    )
 
 
-def _rate(row: TopRow, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
+def _place(row: CallerItem) -> tuple[object, ...]:
+    return (row.pid, _user(row), row.command)
+
+
+def _rate(row: CallerItem, before: dict[tuple[object, ...], tuple[float, int]], now: float) -> float:
     """Return the operations a second since the last picture."""
-    then, operations = before.get(_place(row), (now, row.operations))
-    return max(0.0, (row.operations - operations) / (now - then)) if now > then else 0.0
+    then, operations = before.get(_place(row), (now, _count(row)))
+    return max(0.0, (_count(row) - operations) / (now - then)) if now > then else 0.0
 
 
-def _summary(answer: TopReport, rows: list[TopRow]) -> str:
+def _summary(answer: TopReport, rows: list[CallerItem]) -> str:
     since = duration_text(max(0.0, answer.now - answer.since))
     requests = sum(answer.requests.values())
-    words = [f"{sum(row.operations for row in rows):,} operations in {since}", f"{requests:,} requests"]
+    words = [f"{sum(map(_count, rows)):,} operations in {since}", f"{requests:,} requests"]
     if answer.keys:
         words.append(f"${answer.keys.get('dollars', 0):.6f} at list price")
     if answer.budget:
@@ -252,12 +212,14 @@ def _laid_out(cells: Iterable[str]) -> str:
 _HEAD: Final = _laid_out(name for name, _ in _COLUMNS)
 
 
-def _text(row: TopRow, rate: float) -> str:
-    cached = f"{(row.operations - row.waited) / row.operations:.0%}" if row.operations else "-"
+def _text(row: CallerItem, rate: float) -> str:
+    operations = _count(row)
+    cached = f"{(operations - row.waited) / operations:.0%}" if operations else "-"
     pid = str(row.pid) if row.pid else f"x{row.processes}" if row.processes > 1 else "-"
     cells = (
-        pid, row.user[:8], row.command[:15], f"{row.operations:,}", f"{rate:,.0f}", seconds_text(row.median),
-        seconds_text(row.p99), cached, _number(row.requests), *map(_number, row.keys), f"{row.dollars:.6f}",
+        pid, _user(row)[:8], row.command[:15], f"{operations:,}", f"{rate:,.0f}", seconds_text(_within(row, 0.5)),
+        seconds_text(_within(row, 0.99)), cached, _number(row.requests), *map(_number, astuple(row.keys)),
+        f"{row.dollars:.6f}",
     )  # fmt: skip
     return _laid_out(cells)
 

@@ -206,6 +206,10 @@ def _store_file(text: str) -> Path:
     file = Path(os.path.abspath(os.path.expanduser(text) if text else default_data_dir() / "store.sqlite"))
     if file.is_dir():
         raise UserError(f"{file} is a directory: local: takes a file")
+    if file.parent.is_file():
+        raise UserError(
+            f"{file.parent} is a file: local: takes a whole store, and its namespaces are directories"
+        )
     if file.parent != default_data_dir() and not file.parent.is_dir():
         raise UserError(f"{file.parent} does not exist: make it first, or name another FILE in local:FILE")
     return file

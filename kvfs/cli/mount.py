@@ -89,7 +89,14 @@ class MountCommand(SectionedCommand):
             else:
                 words.append(word)
         ctx.default_map = _from_file(_profile_in(words))
-        return super().parse_args(ctx, words)
+        try:
+            return super().parse_args(ctx, words)
+        except click.BadParameter as exc:
+            name = exc.param.name if exc.param is not None else None
+            if name is None or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+                raise
+            words_of_file = f"{exc.message}, in {config_file(os.environ)}"
+            raise click.BadParameter(words_of_file, ctx, exc.param) from exc
 
 
 def _profile_in(words: list[str]) -> str | None:

@@ -245,10 +245,9 @@ class OpenStore:
             raise UserError(f"{self.name} has many namespaces: name one, {self.name.rstrip('/')}/NAMESPACE")
         found = await self.find(wanted)
         if found is None:
-            titles = (
-                ", ".join(sorted(repr(one.title) for one in await self.namespaces())[:10]) or "none at all"
-            )
-            raise UserError(f"unknown namespace {wanted!r}: the account has {titles}")
+            titles = ", ".join(sorted(repr(one.title) for one in await self.namespaces())[:10]) or "none"
+            way = "kvfs copy to it, or mkdir in a mount, makes one"
+            raise UserError(f"unknown namespace {wanted!r}: {self.name} has {titles}; {way}")
         return found
 
     async def make(self, title: str) -> NamespaceId:

@@ -3,6 +3,7 @@
 import json
 import os
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -99,6 +100,15 @@ def test_an_option_that_there_is_not_is_refused(file, text, message):
     file.write_text(text)
     with pytest.raises(UserError, match=message):
         parsed("local:", "/mnt")
+
+
+def test_a_value_that_is_refused_is_told_with_the_file(file, monkeypatch):
+    """Nobody typed the option that the message names, so it says where the value is."""
+    file.write_text("[mount]\ncache-ttl = 'banana'")
+    with pytest.raises(click.BadParameter, match=rf"'banana' is not a duration.*, in {file}"):
+        parsed("local:", "/mnt")
+    with pytest.raises(click.BadParameter, match=r"4w$"):
+        parsed("local:", "/mnt", "--cache-ttl=banana")
 
 
 def test_config_show_says_where_each_value_comes_from(file, monkeypatch, capsys):

@@ -67,6 +67,11 @@ def test_a_source_may_be_written_as_it_was_mounted(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("mount", "local:file/ns", "mnt"), "file is a file: local: takes a whole store"),
+        (
+            ("ls", "local:a.sqlite/ns"),
+            "a.sqlite has none; kvfs copy to it, or mkdir in a mount, makes one",
+        ),
         (("log", "nope"), "nothing was mounted on"),
         (("debug-bundle", "nope"), "is not a kvfs mount, and was none before"),
         (("mount", "--profile=nope", "mnt"), "add [profile.nope]"),
@@ -80,6 +85,7 @@ def test_a_wrong_name_is_told_with_the_way_out(
 ) -> None:
     """Nothing is made for a mount or a profile that never was, and an option that is refused is named."""
     monkeypatch.chdir(tmp_path)
+    Path("file").touch()
     done = quick({"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, *words)
     assert done.returncode in (1, 2)
     assert said in done.stderr

@@ -57,10 +57,12 @@ class SetRow(Struct, tag=0, array_like=True, frozen=True, gc=False):
 
     def apply(self, state: Recorded) -> None:
         """Alter the state."""
-        old = state.index.put(self.row)
+        row = self.row
+        old = state.index.put(row)
         if old is None:
-            state.kept.has_change(self.row.place)
-        state.exchange(old, self.row)
+            state.kept.has_change(row.place)
+        if old is not None or (row.content is not None and row.content.spool is not None):
+            state.exchange(old, row)
 
 
 class DropRow(Struct, tag=1, array_like=True, frozen=True, gc=False):

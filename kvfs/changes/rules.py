@@ -165,12 +165,14 @@ def put_over(old: Row | None, put: Put, seq: Seq, now: float) -> Row:
 
     All fields by position, because it takes a third as long, for every new file.
     """
-    is_local = put.local and (old is None or _may_stay_local(old))
+    state = ChangeState.LOCAL if put.local and (old is None or _may_stay_local(old)) else ChangeState.PENDING
+    base, may_exist, ancestors, since = put.base, False, b"", now
+    if old is not None:
+        base, may_exist, ancestors = base_over(old, base), store_may_hold(old), ancestors_over(old, now)
+        since = since_over(old, now)
     return Row(
-        seq, put.namespace, put.key, ChangeKind.PUT, ChangeState.LOCAL if is_local else ChangeState.PENDING,
-        put.size, put.metadata, put.expiration, base_over(old, put.base), False, now, None, None, False, None,
-        put.content, put.digest, old is not None and store_may_hold(old), ancestors_over(old, now), None,
-        since_over(old, now), put.attrs,
+        seq, put.namespace, put.key, ChangeKind.PUT, state, put.size, put.metadata, put.expiration, base, False,
+        now, None, None, False, None, put.content, put.digest, may_exist, ancestors, None, since, put.attrs,
     )  # fmt: skip
 
 

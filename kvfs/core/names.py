@@ -184,22 +184,18 @@ class Naming:
             text = name.decode()
         except UnicodeDecodeError as exc:
             raise NameNotTextError(f"keys are UTF-8 text, {name!r} is not") from exc
-        if len(directory.prefix) + len(text) < _SHORT_KEY and self._is_plain(text):
-            separator = self.separator
-            if directory.start == len(directory.prefix) and (separator not in text or not separator):
-                return self._short_child(directory.prefix + text)
+        above, separator = directory.prefix, self.separator
+        if len(above) + len(text) < _SHORT_KEY and directory.start == len(above) and self._is_plain(text):
+            if not separator:
+                return Child(Key(above + text), None)
+            if separator not in text:
+                below = above + text + separator
+                return Child(Key(above + text), DirRef(below, len(below)))
         if text == SELF:
             return self._self_child(directory)
         return (
             self._chunk_child(directory, text) if text.endswith(CHUNK) else self._plain_child(directory, text)
         )
-
-    def _short_child(self, key: str) -> Child:
-        """Like `child`, for a name that is its own text and a key that is surely short, in no chunk directory."""
-        if not self.separator:
-            return Child(Key(key), None)
-        below = key + self.separator
-        return Child(Key(key), DirRef(below, len(below)))
 
     def _self_child(self, directory: DirRef) -> Child:
         key = self.self_key(directory)
@@ -310,7 +306,8 @@ class Naming:
 
     def name_of_key(self, key: Key) -> str:
         """Return the last name of `path_of(key)`."""
-        return self.encode_component(key[self._last_start(key) :])[-1]
+        component = key[self._last_start(key) :]
+        return component if self._is_plain(component) else self.encode_component(component)[-1]
 
     def _last_start(self, key: str) -> int:
         return key.rfind(self.separator) + 1 if self.separator else 0

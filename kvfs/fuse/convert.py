@@ -2,7 +2,7 @@
 
 import errno
 import stat
-from typing import Final, cast
+from typing import Any, Final
 
 import pyfuse3
 
@@ -13,6 +13,8 @@ from kvfs.vfs.view.types import Attr
 BLOCK: Final = 4096
 CAPACITY: Final = 1 << 50  # bytes shown as the size: paid accounts have no limit
 FILES: Final = 1 << 40
+_DIRECTORY: Final = stat.S_IFDIR
+_FILE: Final = stat.S_IFREG
 FILE_BLOCK: Final = 128 * 1024  # the buffer size of cp and cat
 DIRECTORY_BLOCK: Final = 1024 * 1024  # glibc sizes getdents by it: thousands of entries a call
 
@@ -71,22 +73,23 @@ INVALID: Final = errno.EINVAL
 def attributes(attr: Attr, uid: int, gid: int) -> pyfuse3.EntryAttributes:
     """Return stat(2) as pyfuse3 wants it. The caller must not change it: a directory's is made once for its stream."""
     if attr.told is not None:
-        return cast(pyfuse3.EntryAttributes, attr.told)
+        return attr.told  # type: ignore[return-value]  # a cast would be a call
     entry = pyfuse3.EntryAttributes()  # of generation 0
     entry.st_ino = attr.ino  # InodeT would be a call, and so would ModeT
     entry.entry_timeout = attr.entry_timeout
     entry.attr_timeout = attr.attr_timeout
     if attr.is_directory:
-        entry.st_mode = stat.S_IFDIR | attr.mode
+        entry.st_mode = _DIRECTORY | attr.mode
         entry.st_blksize = DIRECTORY_BLOCK
         attr.told = entry
     else:
-        entry.st_mode = stat.S_IFREG | attr.mode
+        entry.st_mode = _FILE | attr.mode
         entry.st_blksize = FILE_BLOCK
     entry.st_nlink = attr.links
     entry.st_uid = uid
     entry.st_gid = gid
-    resize(entry, attr.size)
+    if attr.size:
+        resize(entry, attr.size)
     entry.st_atime_ns = attr.atime_ns
     entry.st_mtime_ns = attr.mtime_ns
     entry.st_ctime_ns = attr.ctime_ns
@@ -98,16 +101,16 @@ def retold(attr: Attr, uid: int, gid: int, *, is_changed: bool) -> pyfuse3.Entry
 
     Only number, size and time-outs may have changed.
     """
-    entry = attr.told
+    entry: Any = attr.told  # a cast would be a call
     if entry is None:
         attr.told = entry = attributes(attr, uid, gid)
     elif is_changed:
-        made = cast(pyfuse3.EntryAttributes, entry)
-        made.st_ino = attr.ino
-        made.entry_timeout, made.attr_timeout = attr.entry_timeout, attr.attr_timeout
-        if made.st_size != attr.size:
-            resize(made, attr.size)
-    return cast(pyfuse3.EntryAttributes, entry)
+        entry.st_ino = attr.ino
+        entry.entry_timeout, entry.attr_timeout = attr.entry_timeout, attr.attr_timeout
+        if entry.st_size != attr.size:
+            resize(entry, attr.size)
+    made: pyfuse3.EntryAttributes = entry
+    return made
 
 
 def resize(entry: pyfuse3.EntryAttributes, size: int) -> None:

@@ -176,7 +176,7 @@ class Transactions:
         segment, offset = self.log.append(
             encode(operations),
             [value for _, value in new],
-            changes=self._changes_with(operations),
+            changes=self.index.count + (1 if len(operations) == 1 else self._new_rows(operations)),
             may_use_reserve=may_use_reserve,
         )
         for row, value in new:
@@ -184,10 +184,7 @@ class Transactions:
             row.content.segment, row.content.offset = segment, offset
             offset += len(value)
 
-    def _changes_with(self, operations: Sequence[LogOperation]) -> int:
-        """Return the most changes that there are after these operations: a rename brings thousands at once."""
-        if len(operations) == 1:
-            return self.index.count + 1
+    def _new_rows(self, operations: Sequence[LogOperation]) -> int:
+        """Return how many changes more there are at most after these operations: a rename brings thousands at once."""
         rows = [operation.row for operation in operations if isinstance(operation, SetRow)]
-        new = sum(self.index.get(*row.place) is None for row in rows)
-        return self.index.count + max(1, new)
+        return max(1, sum(self.index.get(*row.place) is None for row in rows))

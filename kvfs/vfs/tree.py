@@ -100,21 +100,20 @@ class Tree:
             return self._look_up(parent, name)
         if target is None:
             self._missed = (parent, parent.ref, name, child, self._known.stamp, self._now())
-        return self._node(parent, name, target)
+            return self._absent(parent, name)
+        return self._node(parent, target)
 
     async def _look_up(self, parent: Directory, name: bytes) -> Node | None:
         try:
             _, target = await self._resolved(parent, name)
         except (InvalidError, NameTooLongError, NotFoundError):
-            return self._absent(parent, name)
-        return await answered(self._node(parent, name, target))
+            target = None
+        return self._absent(parent, name) if target is None else await answered(self._node(parent, target))
 
     async def _namespace(self, parent: Root, name: bytes) -> Node | None:
         return await self._roots.lookup(name) or self._absent(parent, name)
 
-    def _node(self, parent: Directory, name: bytes, target: Key | DirRef | None) -> Answer[Node | None]:
-        if target is None:
-            return self._absent(parent, name)
+    def _node(self, parent: Directory, target: Key | DirRef) -> Answer[Node | None]:
         node = self.node_of(parent.namespace, target)
         return node if self._versions.is_current(node) else self._versions.renew(node)
 

@@ -35,6 +35,7 @@ class Recorder:
     ) -> None:
         self._overlay = overlay
         self._journal = overlay.journal
+        self._totals = overlay.journal.totals
         self._versions = versions
         self._now = now
         self._local_names = LocalNames(options.local_names)
@@ -50,18 +51,21 @@ class Recorder:
             return self._save(node, shared) if shared.superseded and shared.dirty else None
         if shared.version == shared.saved:
             return self._force(shared) if self._durable and shared.forced != shared.saved else None
-        rope = shared.buffer
-        if self._durable or len(rope) > INLINE_BYTES or self._is_base_far(shared):
+        size = len(shared.buffer)
+        if self._durable or size > INLINE_BYTES or self._is_base_far(shared):
             return self._save(node, shared)
-        self._check_room(len(rope))
-        value = rope.value()
-        self._save_as(node, shared, shared.version, value, self._journal.stage(value))
+        self._save_small(node, shared, size)
         return None
 
+    def _save_small(self, node: File, shared: OpenFile, size: int) -> None:
+        self._check_room(size)
+        value = shared.buffer.value()
+        self._save_as(node, shared, shared.version, value, self._journal.stage(value))
+
     def _check_room(self, size: int) -> None:
-        if self._journal.pending_bytes + size > self._max_pending:
+        if self._totals.pending_bytes + size > self._max_pending:
             raise NoSpaceError(
-                f"{self._journal.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
+                f"{self._totals.pending_bytes:,} bytes wait to be sent: --max-pending is reached"
             )
 
     async def _save(self, node: File, shared: OpenFile) -> None:
@@ -85,16 +89,14 @@ class Recorder:
         await self._know_base(shared)
         if is_gone(node) or not shared.dirty:
             return
-        self._check_room(len(shared.buffer))
-        version = shared.version
-        value: bytes | None
-        if len(shared.buffer) <= INLINE_BYTES:
-            value = shared.buffer.value()
-            body = self._journal.stage(value)
-        else:
-            value, body = await self._spooled(shared.buffer)
-            if is_gone(node) or shared.saved >= version:
-                return  # deleted, or another close recorded a newer content meanwhile
+        version, size = shared.version, len(shared.buffer)
+        if size <= INLINE_BYTES:
+            self._save_small(node, shared, size)
+            return
+        self._check_room(size)
+        value, body = await self._spooled(shared.buffer)
+        if is_gone(node) or shared.saved >= version:
+            return  # deleted, or another close recorded a newer content meanwhile
         self._save_as(node, shared, version, value, body)
 
     async def _spooled(self, rope: Rope) -> tuple[bytes | None, Body]:
@@ -183,7 +185,7 @@ class Recorder:
             body,
             metadata=shared.metadata,
             expiration=shared.expiration,
-            base=self._base_of(node, shared),
+            base=shared.base if shared.created else self._base_of(node, shared),
             local=self.is_local(namespace, key, is_new=shared.created),
             attrs=attrs,
         )

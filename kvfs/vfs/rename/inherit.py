@@ -52,6 +52,8 @@ class Inheritance:
 
     def take(self, namespace: NamespaceId, key: Key) -> Legacy | None:
         """Return what `find` does, only once."""
+        if not self._left:
+            return None
         legacy = self.find(namespace, key)
         self._left.pop((namespace, key), None)
         return legacy

@@ -50,11 +50,13 @@ class Known:
         self.forgotten_at = float("-inf")
         self._creating = self.unsaved.creating
         self._witnesses: dict[tuple[NamespaceId, DirRef], Key] = {}  # a key of each that was live
+        self._generations = journal.generation, listings.answers, self.unsaved.generation
 
     @property
     def stamp(self) -> int:
         """Grows whenever names or attributes may be others than before; time and `Values.changes` apart."""
-        return self.journal.changes + self.listings.answers.number + self.unsaved.generation.number
+        journal, listings, unsaved = self._generations
+        return journal.number + listings.number + unsaved.number
 
     def forget(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make the caches ask anew for a place."""
@@ -126,6 +128,8 @@ class Known:
         This is the one rule; `Overlay.child` asks the store until it has an answer.
         """
         key, below = child.key, child.directory
+        if key is not None and self._is_nothing_under(namespace, key, stale=stale):
+            return None
         is_directory = False if below is None else self.has_directory(namespace, below, stale=stale)
         if is_directory:
             return below
@@ -146,9 +150,22 @@ class Known:
 
     def has_directory(self, namespace: NamespaceId, ref: DirRef, *, stale: bool = False) -> bool | None:
         """Return whether a directory exists: made here, or with a live key below; None when that is not known."""
-        if self._local.has_dir(namespace, ref.prefix, ref.start):
+        if self._local.dir(namespace, ref.prefix, ref.start) is not None:
             return True
         return self.live_below(namespace, ref, stale=stale)
+
+    def _is_nothing_under(self, namespace: NamespaceId, text: str, *, stale: bool) -> bool:
+        """Return True if all that starts with this text is known, and nothing is there: no file and no directory.
+
+        Most names that are looked up in vain are about to be made, and one look answers for both.
+        """
+        if self.journal.any_under(namespace, text):
+            return False
+        span = self.listings.span_of(namespace, text, stale=stale)
+        if span is None or span.first_below(text) is not None or not span.knows_all(text):
+            return False
+        is_being_made = self._creating and self.unsaved.below(namespace, text)
+        return not (is_being_made or self._local.dirs_under(namespace, text))
 
     def fresh_for(self, namespace: NamespaceId, ref: DirRef) -> float:
         """Return seconds for which a directory is known to be there, by its first listed key; 0: ask."""

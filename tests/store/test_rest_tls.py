@@ -93,3 +93,25 @@ async def test_a_server_that_speaks_no_tls_is_named():
         said = await refusal(f"https://127.0.0.1:{listener.socket.getsockname()[1]}/client/v4")
         nursery.cancel_scope.cancel()
     assert "does the server speak https there?" in said
+
+
+@pytest.mark.parametrize(
+    ("url", "loads"),
+    [
+        ("http://127.0.0.1:1/client/v4", False),
+        ("http://localhost:1/client/v4", False),
+        ("https://127.0.0.1:1/client/v4", True),
+        ("http://elsewhere.example/client/v4", True),  # a proxy on the way may be reached by TLS
+    ],
+)
+async def test_certificates_are_loaded_where_there_may_be_tls(monkeypatch, url, loads):
+    """A client loads certificates where a connection may use TLS, and not for plain HTTP to this machine."""
+    loaded, load = [], ssl.SSLContext.load_verify_locations
+
+    def loading(*args, **kwargs):
+        loaded.append(args)
+        load(*args, **kwargs)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loading)
+    async with open_rest(base_url=url, account="acc", token="a-token-0123456789"):
+        assert bool(loaded) == loads

@@ -40,6 +40,7 @@ def open_client(
     Raises `UserError` for a URL with user, query or fragment.
     """
     base = _checked_base(base_url)
+    is_near = _is_loopback(base.host)
     if http2:
         logging.getLogger("hpack").setLevel(logging.INFO)  # its DEBUG lines hold headers, so the token
     return httpx.AsyncClient(
@@ -49,7 +50,8 @@ def open_client(
         http2=http2,
         transport=transport,
         follow_redirects=False,  # a redirect would take the token along
-        trust_env=not _is_loopback(base.host),  # there is no proxy on the way to this machine
+        trust_env=not is_near,  # there is no proxy on the way to this machine
+        verify=not is_near or base.scheme == "https",  # else there is no TLS: to load certificates takes long
         limits=httpx.Limits(max_connections=64, max_keepalive_connections=16, keepalive_expiry=30),
     )
 

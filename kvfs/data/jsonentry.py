@@ -8,15 +8,15 @@ import binascii
 import re
 from typing import Final
 
-import msgspec
 from msgspec import Raw, Struct
 
 from kvfs.core.expiry import LATEST
 from kvfs.core.limits import EXPIRATION_SECONDS
 from kvfs.core.model import Entry, Key, Metadata
+from kvfs.store.wire.codec import encode_pair
 from kvfs.store.wire.json import NULL, MalformedError, compact, decode_leniently, is_marked, unmarked
-from kvfs.store.wire.shapes import ABSENT, Pair
-from kvfs.store.wire.strings import BITE, as_base64, as_string, string_bytes
+from kvfs.store.wire.shapes import ABSENT
+from kvfs.store.wire.strings import string_bytes
 
 _BACKSLASH: Final = re.compile(rb"\\")
 
@@ -55,20 +55,9 @@ def encode(key: Key, entry: Entry, *, one_line: bool) -> list[bytes]:
 
     With `one_line` metadata that was written over several lines is joined.
     """
-    size = 4 * ((len(entry.value) + 2) // 3)
-    text = as_string(entry.value, size)
-    is_base64 = text is None
-    text = as_base64(entry.value) if text is None else text
-    metadata = joined(entry.metadata) if one_line else entry.metadata
-    if len(entry.value) <= BITE:
-        text = [b"".join(text)]
-    pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, Raw(metadata) if metadata else ABSENT)
-    if len(text) == 1:
-        return [msgspec.json.encode(pair)]
-    pair.value = Raw(b"0")  # stands for the pieces, which go between what is before and behind it
-    whole = msgspec.json.encode(pair)
-    at = len(b'{"key":') + len(msgspec.json.encode(key)) + len(b',"value":')
-    return [whole[:at], *text, whole[at + 1 :]]
+    if one_line:
+        entry = Entry(entry.value, joined(entry.metadata), entry.expiration)
+    return encode_pair(key, entry)
 
 
 def decode(text: bytes | bytearray, where: str, now: float | None = None) -> JsonEntry:

@@ -8,6 +8,7 @@ Unknown fields are ignored. Metadata stays the JSON text it was. What is not wha
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -143,7 +144,7 @@ def encode_pairs(
     since = 0
     for key, entry in entries.items():
         pieces.append(b"," if pieces else b"[")
-        pieces += _pair_pieces(key, entry, pause, disguised)
+        pieces += encode_pair(key, entry, pause, disguised=disguised, most=BULK_VALUE_CHARS)
         since += len(entry.value) + _PAIR_OVERHEAD
         if since >= BITE // 4:  # small ones cost more a byte
             since = 0
@@ -151,8 +152,14 @@ def encode_pairs(
     return [*pieces, b"]"] if pieces else [b"[]"]
 
 
-def _pair_pieces(key: Key, entry: Entry, pause: Pause, disguised: bool) -> list[bytes]:
-    text, is_base64 = _value_text(entry.value, pause, disguised)
+def encode_pair(
+    key: Key, entry: Entry, pause: Pause = go_on, *, disguised: bool = False, most: float = inf
+) -> list[bytes]:
+    """Return an entry as a JSON object, in pieces: text as text, anything else, or all if `disguised`, as base64.
+
+    Raises `TooLongError` for a value that takes more than `most` characters.
+    """
+    text, is_base64 = _value_text(entry.value, pause, disguised, most)
     pair = Pair(key, Raw(text[0]), is_base64, entry.expiration, _raw(entry.metadata))
     if len(text) == 1:
         return [msgspec.json.encode(pair)]
@@ -242,9 +249,7 @@ def encode_array(items: Iterable[bytes]) -> bytes:
 def encode_page(page: KeyPage) -> bytes:
     """Encode a whole answer with a page of keys."""
     lines = [KeyLine(key.key, key.expiration, _raw(key.metadata)) for key in page.keys]
-    info = {"count": len(lines), "cursor": page.cursor or ""}
-    envelope = {"result": lines, "success": True, "errors": [], "messages": [], "result_info": info}
-    return msgspec.json.encode(envelope)
+    return encode_success(lines, ResultInfo(count=len(lines), cursor=page.cursor or ""))
 
 
 def encode_bulk_result(successful: int, unsuccessful: Iterable[Key]) -> bytes:
@@ -265,13 +270,13 @@ def encode_values(
     return msgspec.json.encode({"values": values})
 
 
-def _value_text(value: bytes, pause: Pause, disguised: bool) -> tuple[list[bytes], bool]:
+def _value_text(value: bytes, pause: Pause, disguised: bool, most: float) -> tuple[list[bytes], bool]:
     """Return the value as a JSON string, a large one in pieces, and whether that is base64. Raises `TooLongError`."""
     size = 4 * ((len(value) + 2) // 3)
     text = None if disguised else as_string(value, size, pause)
     is_base64 = text is None
     if text is None:
-        if size > BULK_VALUE_CHARS:
+        if size > most:
             raise TooLongError(
                 f"a value of {len(value)} bytes takes {size} characters, too many for a bulk put"
             )

@@ -1,5 +1,6 @@
 """Questions that outlive their askers: a caller may give up, and the answer still comes for the next one."""
 
+import copy
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -7,7 +8,7 @@ from typing import Generic, TypeVar
 import trio
 
 from kvfs.core.callers import current, done_for, waits
-from kvfs.core.errors import KvfsError, UnavailableError
+from kvfs.core.errors import KvfsError, UnavailableError, without_frames
 
 log = logging.getLogger("kvfs")
 
@@ -27,7 +28,7 @@ class Question(Generic[T]):
         try:
             self._answers.append(await question())
         except KvfsError as exc:
-            self._error = exc
+            self._error = without_frames(exc)
             log.debug("what was asked for in the background failed: %s", exc)
         finally:
             self.ended.set()
@@ -36,7 +37,7 @@ class Question(Generic[T]):
         """Wait for the answer. Raises what the question raised, `UnavailableError` where it was cut off."""
         await self.ended.wait()
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error)  # every waiter its own: it would hold their frames
         if not self._answers:  # it was cut off: with the mount, or by a bug in another question
             raise UnavailableError("the mount is ending")
         return self._answers[0]

@@ -19,7 +19,14 @@ from kvfs.cache.scans import Scans
 from kvfs.cache.values import Clean, Values
 from kvfs.core.callers import Caller
 from kvfs.core.content import is_text
-from kvfs.core.errors import BodyTooLargeError, NotTextError, RejectedError, StoreError, UnavailableError
+from kvfs.core.errors import (
+    BodyTooLargeError,
+    NotTextError,
+    RejectedError,
+    StoreError,
+    UnavailableError,
+    without_frames,
+)
 from kvfs.core.model import BareEntry, Entry, Key, KeyInfo, KeyRef, NamespaceId
 from kvfs.store.base import Store
 from kvfs.store.bulkread import BulkReading, ReadRequest, Suspects, is_stuck, may_be_one_key
@@ -316,7 +323,7 @@ class Loader:
                 try:
                     return await self.reading.make(request, self)
                 except StoreError as exc:
-                    error = exc
+                    error = without_frames(exc)
                     if _is_answer(exc):
                         self._suspects.answered()
                     elif not may_be_one_key(exc):

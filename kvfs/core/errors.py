@@ -32,6 +32,7 @@
 A message names the thing, the limit and the way out, and never holds a token.
 """
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
@@ -253,3 +254,29 @@ def first_error(group: BaseExceptionGroup[ErrorT]) -> ErrorT:
     """Return the first exception in a group, or in the groups in it."""
     error = group.exceptions[0]
     return first_error(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and what led to it, the nearest first; each member of a group as well."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+
+
+def without_frames(error: ErrorT) -> ErrorT:
+    """Return the error without the frames that it and its causes passed; whoever keeps an error must call this.
+
+    They hold the values of the request that failed, and often the error itself: nothing of it would be freed until
+    Python looks for cycles.
+    """
+    for each in causes(error):
+        each.__traceback__ = None
+    return error

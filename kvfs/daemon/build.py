@@ -204,7 +204,7 @@ def build_reading(
         stores.writers.payer = journal.reader.author
     known = Known(journal, listings, values, naming, now, config.cache_ttl)
     overlay = Overlay(known, lister, loader)
-    overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite")
+    overlay.last_seen = LastSeen(enabled=config.on_conflict != "overwrite", cache_bytes=config.cache_size)
     table = NamespaceTable(stores.reading, config.cache_ttl, now)
     table.patience = overlay.haste.patience = StalePatience(config.timeout, stores.breaker.is_open)
     return ReadParts(table, listings, values, loader, overlay)

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import time
 from contextlib import suppress
 from typing import Final
 
@@ -10,7 +11,8 @@ import trio
 from kvfs.host.process import collect_rarely
 
 ARENAS: Final = 2  # heaps of the C library
-PERIOD: Final = 60.0  # seconds between two looks for memory to give back
+PERIOD: Final = 15.0  # seconds between two looks for memory to give back
+BUSY: Final = 0.05  # seconds of CPU meanwhile; a daemon that did less has nothing new to give back
 LARGE: Final = 1024 * 1024  # bytes from which on memory is mapped for itself, and given back when it is free
 SPARE: Final = 64 * 1024 * 1024  # free bytes kept at the end of a heap: more than a value comes in as pieces
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h of glibc
@@ -53,7 +55,10 @@ def trim_heaps() -> None:
 
 
 async def keep_trimmed() -> None:
-    """Trim for ever, once in `PERIOD`, in a thread: it takes some milliseconds for tens of megabytes."""
+    """Trim for ever, after each `PERIOD` with work, in a thread: it takes some milliseconds for tens of megabytes."""
+    used = 0.0
     while True:
         await trio.sleep(PERIOD)
-        await trio.to_thread.run_sync(trim_heaps)
+        if time.process_time() - used > BUSY:
+            await trio.to_thread.run_sync(trim_heaps)
+            used = time.process_time()

@@ -27,6 +27,7 @@ from kvfs.core.errors import (
     RejectedError,
     StoreError,
     UnavailableError,
+    without_frames,
 )
 from kvfs.core.expiry import is_expired
 from kvfs.core.latest import Latest
@@ -90,7 +91,7 @@ class Answers:
         self.failed += 1
         self.wait_until = max(self.wait_until, trio.current_time() + asked_wait(error))
         if not isinstance(self.failure, DeniedError):
-            self.failure = error
+            self.failure = without_frames(error)
 
     def add_failures(self, other: "Answers") -> None:
         """Add the failures of a second question."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from kvfs.core.errors import DeniedError, KvfsError, QuotaError, StoreError
+from kvfs.core.errors import DeniedError, KvfsError, QuotaError, StoreError, without_frames
 from kvfs.core.model import Change, NamespaceId
 from kvfs.sender.backoff import asked_wait, may_go_on
 from kvfs.sender.events import Event
@@ -44,7 +44,7 @@ class Outcome:
         """Note that a check for conflicts failed; nothing is to be asked before that moment (monotonic)."""
         self.wait_until = max(self.wait_until, wait_until)
         if self.failure is None or not isinstance(self.failure, DeniedError):
-            self.failure = error
+            self.failure = without_frames(error)
 
     @property
     def is_quiet(self) -> bool:

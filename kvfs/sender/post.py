@@ -27,6 +27,7 @@ from kvfs.core.errors import (
     UnavailableError,
     UncertainError,
     UnknownRefusalError,
+    without_frames,
 )
 from kvfs.core.expiry import EXPIRED, expiration_to_send
 from kvfs.core.model import Change, Entry, Key, Seq
@@ -98,6 +99,7 @@ class Poster:
             try:
                 await self._attempt(part, outcome)
             except (StoreError, JournalError) as exc:
+                without_frames(exc)
                 if self._is_doubtful(part, exc):
                     parts = [*reversed(self._divided(part, exc, outcome)), *parts]  # the widest first
                     continue
@@ -214,7 +216,7 @@ class Poster:
             try:
                 await self._attempt(witness, outcome)
             except (BlockedError, UnknownRefusalError) as exc:
-                error = exc
+                error = without_frames(exc)
             except RejectedError as exc:  # a word of the API itself
                 self.culprits.refuse(witness.changes[0], exc, outcome)
                 return True

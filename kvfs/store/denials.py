@@ -20,6 +20,7 @@ from kvfs.core.errors import (
     RejectedError,
     StoreError,
     TitleExistsError,
+    without_frames,
 )
 from kvfs.store import codes
 from kvfs.store.base import Store
@@ -107,7 +108,7 @@ class Refusals:
         except DeniedError as exc:
             if not _is_about_token(exc):
                 raise
-            refusal = exc
+            refusal = without_frames(exc)
         async with family.lock:
             self._check(family)
             return await self._doubt(family, refusal, begun, request)
@@ -151,9 +152,9 @@ class Refusals:
             except DeniedError as exc:
                 if not _is_about_token(exc):
                     raise
-                refusal = exc
+                refusal = without_frames(exc)
         self._refused(family, refusal)
-        raise refusal
+        raise copy.copy(refusal)
 
     def _refused(self, family: _Family, error: DeniedError) -> None:
         of_all = error.code not in codes.PASSING and codes.meaning(error.code) is Meaning.TOKEN

@@ -20,6 +20,7 @@ from kvfs.core.errors import (
     UnknownRefusalError,
     UnreachableError,
     UntrustedError,
+    without_frames,
 )
 from kvfs.core.model import Namespace, NamespaceId
 from kvfs.store.base import Store
@@ -107,7 +108,7 @@ class Retrying(Around):
                         await trio.sleep_until(max(deadline - TELLING, trio.current_time()))
                     if attempt >= attempts or is_beyond:
                         raise
-                    last = exc
+                    last = without_frames(exc)
                 log.warning(
                     "%s failed (%s), attempt %d of %d; the next in %.1f s",
                     *(call.operation, last, attempt, attempts, wait),

@@ -44,14 +44,15 @@ def test_a_mount_that_overwrites_remembers_nothing():
     assert seen.digest(A) is None
 
 
-def test_values_are_let_go_but_not_what_they_were():
-    """Values are let go if they hold more bytes than allowed, and their digests stay."""
-    seen = LastSeen()
+@pytest.mark.parametrize("cache_bytes", [13 * 1024 * 1024, 256 * 1024 * 1024])
+def test_values_are_let_go_but_not_what_they_were(cache_bytes):
+    """Values are let go if they hold more bytes than allowed, or than the cache may, and their digests stay."""
+    seen = LastSeen(cache_bytes=cache_bytes)
     values = [bytes([number]) * (6 * 1024 * 1024) for number in range(5)]
     for number, value in enumerate(values):
         seen.read(place(number), value)
         seen.check_invariants()
-    assert seen._bytes <= lastseen.VALUE_BYTES
+    assert seen._bytes <= min(cache_bytes, lastseen.VALUE_BYTES)
     assert [seen.digest(place(number)) for number in range(5)] == [digest(value) for value in values]
 
 

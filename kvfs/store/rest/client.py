@@ -257,7 +257,7 @@ class RestStore:
         """Delete by POST …/bulk/delete, or by DELETE …/bulk where the server does not know the former."""
         if self._posts_deletes:
             path = self._path(namespace, "bulk", "delete")
-            answer = await self._send("bulk_delete", "POST", path, body=body, splittable=True)
+            answer = await self._send("bulk_delete", "POST", path, body=list(body), splittable=True)
             if answer.status not in (404, 405) or isinstance(
                 self._error("bulk delete", answer), NamespaceNotFoundError
             ):
@@ -273,7 +273,7 @@ class RestStore:
         path: str,
         *,
         query: Mapping[str, object] | None = None,
-        body: Sequence[bytes] = (),
+        body: list[bytes] | None = None,
         content_type: str = request.JSON,
         limit: int = PLAIN_ANSWER,
         splittable: bool = False,
@@ -281,13 +281,13 @@ class RestStore:
     ) -> Answer:
         """Send one request; return one whole answer of at most `limit` bytes. `splittable`: half of it would be easier.
 
-        `seconds` without progress are the end of it, instead of the usual number. Raises `UnavailableError` for
-        everything that keeps the answer from arriving.
+        `seconds` without progress are the end of it, instead of the usual number. `body` is empty afterwards. Raises
+        `UnavailableError` for everything that keeps the answer from arriving.
         """
         with trio.CancelScope() as scope:
             seconds = seconds or max(self._timeout, _LEAST_SECONDS.get(operation, 0.0))
             patience = Patience(scope, seconds)
-            upload = UploadStream(body, patience)
+            upload = UploadStream(body or [], patience)
             prepared = self._request(method, path, query or {}, upload, content_type)
             prepared.extensions["timeout"] |= {"read": seconds}
             try:
@@ -304,6 +304,8 @@ class RestStore:
             except httpx.HTTPError as exc:  # its text, and that of its causes, may quote what the server sent
                 error = unavailable(operation, exc)
                 raise type(error)(self._scrub(str(error))) from None
+            finally:
+                upload.let_go()
         raise _too_slow(operation, seconds)
 
     def _request(

@@ -1,12 +1,11 @@
 """Why there was no answer, in words: the libraries in between often leave their errors empty."""
 
 import ssl
-from collections.abc import Iterator
 from typing import Final
 
 import httpx
 
-from kvfs.core.errors import NotSentError, UnavailableError, UnreachableError, UntrustedError
+from kvfs.core.errors import NotSentError, UnavailableError, UnreachableError, UntrustedError, causes
 
 _NEVER_LEFT: Final = (
     httpx.ConnectError,
@@ -20,7 +19,7 @@ _NEVER_LEFT: Final = (
 
 def unavailable(operation: str, error: httpx.HTTPError) -> UnavailableError:
     """Return the error of a request without an answer."""
-    failed = next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None)
+    failed = next((each for each in causes(error) if isinstance(each, ssl.SSLError)), None)
     if failed is not None and isinstance(error, httpx.ConnectError):
         return UntrustedError(f"{operation}: {_tls_reason(failed)}")
     return _kind(error)(f"{operation}: {type(error).__name__} {_words(error)}".rstrip())
@@ -36,7 +35,7 @@ def _kind(error: httpx.HTTPError) -> type[UnavailableError]:
 
 def _words(error: BaseException) -> str:
     """Return the first text in the chain of causes that says anything."""
-    for each in _causes(error):
+    for each in causes(error):
         text = each.strerror if isinstance(each, OSError) and each.strerror else str(each)
         if text:
             return text
@@ -49,18 +48,3 @@ def _tls_reason(error: ssl.SSLError) -> str:
     reason = (error.reason or str(error) or type(error).__name__).replace("_", " ").lower()
     hint = " (does the server speak https there?)" if "wrong version" in reason or "record" in reason else ""
     return f"TLS: no secure connection: {reason}{hint}"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what led to it, the nearest first; each member of a group as well."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions

@@ -4,8 +4,9 @@ A request has a deadline of its own on top of the client's time-outs, which each
 little: an honest slow line gets through, an answer that drips does not.
 """
 
+import gc
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from io import BytesIO
 from typing import Final
@@ -13,10 +14,11 @@ from typing import Final
 import httpx
 import trio
 
-from kvfs.core.errors import UnavailableError
+from kvfs.core.errors import UnavailableError, without_frames
 from kvfs.store.rest.answer import Answer
 
 BITE: Final = 256 * 1024  # bytes handed to the connection at a time
+LARGE: Final = 64 * 1024  # bytes of a body that must not stay in memory when its connection breaks off
 SLOWEST: Final = 64 * 1024  # bytes per second below which a transfer does not count as moving
 
 
@@ -37,15 +39,29 @@ class Patience:
 
 
 class UploadStream(httpx.AsyncByteStream):
-    """A body made of pieces, sent once; `size` is their length together.
+    """A body made of pieces, sent once; `size` is their length together. It takes each out of `pieces` as it goes.
 
     An iterator rather than a generator: one that is left half-way leaves nothing behind to be collected.
     """
 
-    def __init__(self, pieces: Sequence[bytes], patience: Patience) -> None:
+    def __init__(self, pieces: list[bytes], patience: Patience) -> None:
         self.size = sum(map(len, pieces))
-        self._bites = iter(_bites(pieces))
+        pieces.reverse()
+        self._pieces = pieces
+        self._bites = _bites(pieces)
         self._patience = patience
+        self._is_sent = False
+
+    def let_go(self) -> None:
+        """Drop what was not sent; must be called in the end.
+
+        A connection that breaks off in the middle leaves a cycle in httpcore. It holds every frame that waited, and
+        so the values that the body was made of: a cycle so young costs a moment to find.
+        """
+        self._pieces.clear()
+        self._bites = iter(())
+        if not self._is_sent and self.size >= LARGE:
+            gc.collect(0)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -53,6 +69,7 @@ class UploadStream(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         bite = next(self._bites, None)
         if bite is None:
+            self._is_sent = True
             raise StopAsyncIteration
         self._patience.moved(len(bite))
         return bite
@@ -62,11 +79,18 @@ async def exchange(
     client: httpx.AsyncClient, prepared: httpx.Request, limit: int, patience: Patience
 ) -> Answer:
     """Send a request, and return one whole answer of at most `limit` bytes. Raises what `read_body` raises."""
-    response = await client.send(prepared, stream=True, follow_redirects=False)
     try:
-        body = await read_body(response, limit, patience)
-    finally:
-        await response.aclose()
+        response = await client.send(prepared, stream=True, follow_redirects=False)
+        try:
+            body = await read_body(response, limit, patience)
+        finally:
+            try:
+                await response.aclose()
+            finally:
+                del response.stream  # because it refers back to the response
+    except httpx.HTTPError as exc:
+        without_frames(exc)
+        raise
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, headers, body)
 
@@ -101,11 +125,12 @@ async def _read(chunks: AsyncIterator[bytes], encoding: str, limit: int, patienc
     return body.getvalue()
 
 
-def _bites(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    """Return the pieces cut and joined to bites."""
+def _bites(pieces: list[bytes]) -> Iterator[bytes]:
+    """Yield the pieces, the last first, cut and joined to bites, and take them out of the list."""
     gathered: list[bytes] = []
     size = 0
-    for piece in pieces:
+    while pieces:
+        piece = pieces.pop()
         if size + len(piece) > BITE and gathered:
             yield b"".join(gathered)
             gathered, size = [], 0

@@ -39,8 +39,10 @@ class LastSeen:
     `_bytes` is the sum of the lengths in `_values`.
     """
 
-    def __init__(self, *, enabled: bool = True, names: int = NAMES) -> None:
+    def __init__(self, *, enabled: bool = True, names: int = NAMES, cache_bytes: int = VALUE_BYTES) -> None:
+        """`cache_bytes` are cached of values anyway: beside the last one no more of them wait for a digest here."""
         self._enabled = enabled
+        self._most_bytes = min(VALUE_BYTES, cache_bytes)
         self._names = names
         self._values: OrderedDict[KeyRef, bytes] = OrderedDict()  # read, and not digested yet
         self._bytes = 0
@@ -58,7 +60,7 @@ class LastSeen:
         self._drop_value(place)
         self._values[place] = value
         self._bytes += len(value)
-        while (self._bytes > VALUE_BYTES and len(self._values) > 1) or len(self._values) > self._names:
+        while (self._bytes > self._most_bytes and len(self._values) > 1) or len(self._values) > self._names:
             oldest, content = self._values.popitem(last=False)
             self._bytes -= len(content)
             self._keep(oldest, digest(content))

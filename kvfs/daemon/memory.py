@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import mmap
 import time
 from contextlib import suppress
 from typing import Final
@@ -11,7 +12,8 @@ import trio
 from kvfs.host.process import collect_rarely
 
 ARENAS: Final = 2  # heaps of the C library
-PERIOD: Final = 15.0  # seconds between two looks for memory to give back
+PERIOD: Final = 15.0  # seconds after which free memory is given back
+LOOK: Final = 1.0  # seconds after which it is given back if there came `SPARE` more
 BUSY: Final = 0.05  # seconds of CPU meanwhile; a daemon that did less has nothing new to give back
 LARGE: Final = 1024 * 1024  # bytes from which on memory is mapped for itself, and given back when it is free
 SPARE: Final = 64 * 1024 * 1024  # free bytes kept at the end of a heap: more than a value comes in as pieces
@@ -55,10 +57,24 @@ def trim_heaps() -> None:
 
 
 async def keep_trimmed() -> None:
-    """Trim for ever, after each `PERIOD` with work, in a thread: it takes some milliseconds for tens of megabytes."""
-    used = 0.0
+    """Trim for ever, after each `PERIOD` with work, in a thread: it takes some milliseconds for tens of megabytes.
+
+    Sooner after much has come in: values that are joined leave their pieces free, and two cannot use the same pages.
+    """
+    used, kept, since = 0.0, _resident(), 0.0
     while True:
-        await trio.sleep(PERIOD)
+        await trio.sleep(LOOK)
+        since += LOOK
+        if since < PERIOD and _resident() < kept + SPARE:
+            continue
+        since = 0.0
         if time.process_time() - used > BUSY:
             await trio.to_thread.run_sync(trim_heaps)
-            used = time.process_time()
+            used, kept = time.process_time(), _resident()
+
+
+def _resident() -> int:
+    """Return the bytes of this process that are in memory; 0 where the system does not say so."""
+    with suppress(OSError), open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
+    return 0

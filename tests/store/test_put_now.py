@@ -1,5 +1,6 @@
 """Single puts of the embedded store that wait for no other writer: what they leave, and what they write."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kvfs.core.errors import NamespaceNotFoundError, OvertakenError, RejectedErr
 from kvfs.core.model import Entry, Key, NamespaceId
 from kvfs.store.embedded import queries
 from kvfs.store.embedded.inmemory import is_in_memory
+from kvfs.store.embedded.schema import BUSY_SECONDS
 from kvfs.store.embedded.sqlite_store import PURGE_EACH
 
 A = Key("a")
@@ -108,6 +110,47 @@ async def test_what_has_expired_is_purged_now_and_then(store, namespace, clock):
         store.watch.put_now(namespace, A, Entry(b"%d" % number), None)
     writer = store._connections._writer
     assert writer.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_large_values_that_have_expired_hold_up_no_put(store, namespace, clock, is_new):
+    """A put removes some MiB of values that have expired or lost their namespace, not hundreds of any size."""
+    large, step = b"x" * (queries.PURGE_BYTES // 4), int(clock()) + 60
+    gone = (await store.create_namespace("gone")).id
+    for number in range(12):
+        await store.put(namespace, Key(f"old{number}"), Entry(large, None, step))
+        await store.put(gone, Key(f"{number}"), Entry(large))
+    store.watch.put_now(namespace, A, Entry(b"1"), None)
+    clock.advance(61 + queries.PURGE_GRACE)
+    writer = store._connections._writer
+    writer.execute("INSERT INTO dropped SELECT number FROM namespaces WHERE id = ?", (gone,))
+    writer.execute("DELETE FROM namespaces WHERE id = ?", (gone,))
+    counts = [_count(writer)]
+    for number in range(10 if is_new else 10 * PURGE_EACH):
+        store.watch.put_now(namespace, Key(f"new{number}") if is_new else A, Entry(b"1"), None)
+        counts.append(_count(writer))
+    removed = [before - after for before, after in pairwise(counts)]
+    assert max(removed) == 2 * 4  # of each kind, all that fits
+    assert counts[-1] == 1
+    assert writer.execute("SELECT count(*) FROM dropped").fetchone() == (0,)
+
+
+def _count(writer) -> int:
+    return writer.execute("SELECT count(*) FROM keys WHERE hex(key) NOT LIKE '6E6577%'").fetchone()[0]
+
+
+async def test_short_puts_in_a_row_tell_sqlite_nothing_anew(store, namespace):
+    """That nothing is waited for is said once before many short puts, and again that it is, before another write."""
+    statements: list[str] = []
+    writer = store._connections._writer
+    store.watch.put_now(namespace, A, Entry(b"1"), None)
+    writer.set_trace_callback(statements.append)
+    for _ in range(3):
+        store.watch.put_now(namespace, A, Entry(b"2"), None)
+    assert not [statement for statement in statements if "busy_timeout" in statement]
+    assert writer.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    await store.put(namespace, A, Entry(b"3"))
+    assert writer.execute("PRAGMA busy_timeout").fetchone() == (int(1000 * BUSY_SECONDS),)
 
 
 def test_a_file_system_of_memory_is_recognized(tmp_path):

@@ -57,6 +57,9 @@ class Connections:
         self._version = 0  # SQLite's word for it: another one whenever another connection has written
         self._writing = WarmThread("kvfs-store")
         self.is_in_memory = is_in_memory(path)
+        self._patience: dict[
+            sqlite3.Connection, float
+        ] = {}  # seconds for which each waits for locks, once set
         self._reading = trio.CapacityLimiter(len(readers))
 
     @classmethod
@@ -114,7 +117,8 @@ class Connections:
     def _read(self, query: Callable[[sqlite3.Connection], T], until: float = inf) -> T:
         connection = self._idle.popleft()
         try:
-            with self._errors_as_ours(), _patient(connection, until), connection:
+            with self._errors_as_ours(), connection:
+                self._wait_until(connection, until)
                 connection.execute("BEGIN")
                 return query(connection)
         finally:
@@ -124,7 +128,8 @@ class Connections:
         self, change: Callable[[sqlite3.Connection], T], size: int, others: int | None, until: float = inf
     ) -> T:
         rows = self._writer.total_changes
-        with self._errors_as_ours(), _patient(self._writer, until), self._writer:  # commits, or rolls back
+        with self._errors_as_ours(), self._writer:  # commits, or rolls back
+            self._wait_until(self._writer, until)
             self._writer.execute("BEGIN IMMEDIATE")
             self._look_for_others()
             if others is not None and others != self.others:
@@ -132,6 +137,16 @@ class Connections:
             done = change(self._writer)
         self._checkpointer.note(size + (self._writer.total_changes - rows) * _ROW_BYTES)
         return done
+
+    def _wait_until(self, connection: sqlite3.Connection, until: float) -> None:
+        """Have it wait for locks of other processes until that moment (monotonic), for `BUSY_SECONDS` at most.
+
+        SQLite is told only if that is something else than before, *because* a short put takes little longer itself.
+        """
+        seconds = min(BUSY_SECONDS, max(0.0, until - time.monotonic()))
+        if self._patience.get(connection, BUSY_SECONDS) != seconds:
+            connection.execute(_BUSY_TIMEOUT.format(1000 * seconds))
+            self._patience[connection] = seconds
 
     def _look_for_others(self) -> None:
         """Look for other writers, inside a transaction that writes: so nobody comes between this and the commit."""
@@ -154,17 +169,3 @@ class Connections:
 def _until() -> float:
     """Return the moment (monotonic) until which the caller waits."""
     return time.monotonic() + trio.current_effective_deadline() - trio.current_time()
-
-
-@contextmanager
-def _patient(connection: sqlite3.Connection, until: float) -> Iterator[None]:
-    """Wait for locks of other processes no longer than until that moment (monotonic)."""
-    left = until - time.monotonic()
-    if left >= BUSY_SECONDS:
-        yield
-        return
-    connection.execute(_BUSY_TIMEOUT.format(1000 * max(0.0, left)))
-    try:
-        yield
-    finally:
-        connection.execute(_BUSY_TIMEOUT.format(1000 * BUSY_SECONDS))

@@ -5,6 +5,8 @@ Keys are UTF-8 bytes here, `number` is `namespaces.number`, `now` is epoch secon
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from math import inf
 from typing import Final
 
 from kvfs.core.errors import BodyTooLargeError, NamespaceNotFoundError, RejectedError, TitleExistsError
@@ -14,6 +16,7 @@ from kvfs.store import codes
 from kvfs.store.checks import present_metadata
 
 PURGE_KEYS: Final = 200  # rows a write removes at least, beside its own: a few milliseconds' worth
+PURGE_BYTES: Final = 4 * 1024 * 1024  # of values that it removes at least: a millisecond's worth
 PURGE_GRACE: Final = 3600  # seconds an expired key stays, unseen: a clock set ahead must not destroy it
 
 BLOB_BYTES: Final = 256 * 1024  # values above this are read by SQLite's call for large ones
@@ -45,8 +48,8 @@ FIND_ROW = """
 SET_KEY = "UPDATE keys SET size = ?, metadata = ?, expiration = ? WHERE namespace = ? AND key = ?"
 SET_VALUE = "UPDATE contents SET value = ? WHERE id = ?"
 DELETE_KEY = "DELETE FROM keys WHERE namespace = ? AND key = ?"  # the trigger removes the value
-EXPIRED = "SELECT namespace, key FROM keys WHERE expiration <= ? LIMIT ?"
-ORPHANS = "SELECT namespace, key FROM keys WHERE namespace = ? LIMIT ?"
+EXPIRED = "SELECT namespace, key, size FROM keys WHERE expiration <= ? LIMIT ?"
+ORPHANS = "SELECT namespace, key, size FROM keys WHERE namespace = ? LIMIT ?"
 
 
 def find_namespace(db: sqlite3.Connection, operation: str, account: str, namespace: NamespaceId) -> int:
@@ -111,23 +114,32 @@ def drop_namespace(db: sqlite3.Connection, number: int) -> None:
     db.execute("INSERT INTO dropped (number) VALUES (?)", (number,))
 
 
-def sweep(db: sqlite3.Connection, limit: int) -> bool:
-    """Remove up to `limit` keys of deleted namespaces; return whether any may be left."""
+def sweep(db: sqlite3.Connection, limit: int, most: float = inf) -> bool:
+    """Remove up to `limit` keys of deleted namespaces, as `_remove` does; return whether any may be left."""
     row: tuple[int] | None = db.execute("SELECT number FROM dropped LIMIT 1").fetchone()
     if row is None:
         return False
     orphans = db.execute(ORPHANS, (row[0], limit)).fetchall()
-    db.executemany(DELETE_KEY, orphans)
-    if len(orphans) < limit:
+    if _remove(db, orphans, most) and len(orphans) < limit:
         db.execute("DELETE FROM dropped WHERE number = ?", row)
     return True
 
 
-def purge(db: sqlite3.Connection, work: int, now: float) -> None:
-    """Do the housekeeping of a write of `work` keys, in proportion, so that the file does not keep dead rows."""
-    limit = max(work, PURGE_KEYS)
-    db.executemany(DELETE_KEY, db.execute(EXPIRED, (int(now) - PURGE_GRACE, limit)).fetchall())
-    sweep(db, limit)
+def _remove(db: sqlite3.Connection, rows: list[tuple[int, bytes, int]], most: float) -> bool:
+    """Remove these keys, as many as have `most` bytes of values together, but one at least; True if that was all."""
+    count = sum(total < most for total in accumulate((size for _, _, size in rows), initial=0))
+    db.executemany(DELETE_KEY, (row[:2] for row in rows[:count]))
+    return count >= len(rows)
+
+
+def purge(db: sqlite3.Connection, work: int, now: float, size: int = 0) -> None:
+    """Do the housekeeping of a write of `work` keys, in proportion, so that the file does not keep dead rows.
+
+    `size` are the bytes of the values that are written: large ones that have expired must not hold up a small write.
+    """
+    limit, most = max(work, PURGE_KEYS), max(size, PURGE_BYTES)
+    _remove(db, db.execute(EXPIRED, (int(now) - PURGE_GRACE, limit)).fetchall(), most)
+    sweep(db, limit, most)
 
 
 def purged(db: sqlite3.Connection, *, change: Callable[[sqlite3.Connection], None], now: float) -> None:
@@ -190,7 +202,7 @@ def put_all(
     db: sqlite3.Connection, number: int, *, entries: Sequence[tuple[bytes, Entry]], now: float
 ) -> None:
     """Replace entries whole."""
-    purge(db, len(entries), now)
+    purge(db, len(entries), now, sum(len(entry.value) for _, entry in entries))
     last: tuple[int] = db.execute("SELECT coalesce(max(id), 0) FROM contents").fetchone()
     db.executemany(
         PUT_KEY,

@@ -3,8 +3,7 @@
 Invariants (a check of the tests recomputes them from the log):
 - `rows` has every change that the log says is there, and nothing else. It is altered only after the log was.
 - `live` has the keys of those that are puts, `dead` of the others, sorted.
-- `by_state` is a partition of the rows; `pending` is in the order of the numbers, *because* every change that comes to
-  be pending takes a number above all before.
+- `by_state` is a partition of the rows.
 - `waiting[seq]` are the places of the tombstones whose `waits_for` is seq.
 """
 
@@ -12,13 +11,14 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from sortedcontainers import SortedDict, SortedList
+from sortedcontainers import SortedList
 
 from kvfs.changes.authors import Authors
 from kvfs.changes.rules import Row
 from kvfs.changes.tally import ChangeTally
 from kvfs.core.generation import Generation
 from kvfs.core.model import ChangeState, Key, KeyRef, NamespaceId, Seq
+from kvfs.core.numbered import Numbered
 
 __all__ = ["Index", "KeyRef"]
 
@@ -45,15 +45,10 @@ class Index:
         self._new_keys: Callable[[], Any] = (
             set  # while the log is read: sorting each costs as much as all the rest
         )
-        self.pending: dict[Seq, Row] = {}
-        self.rejected: SortedDict[Seq, Row] = SortedDict()
-        self.settling: dict[Seq, Row] = {}
-        self.by_state: dict[ChangeState, dict[Seq, Row]] = {
-            ChangeState.PENDING: self.pending,
-            ChangeState.REJECTED: self.rejected,
-            ChangeState.SETTLING: self.settling,
-            ChangeState.LOCAL: {},
-        }
+        self.by_state: dict[ChangeState, Numbered[Row]] = {state: Numbered() for state in ChangeState}
+        self.pending = self.by_state[ChangeState.PENDING]
+        self.rejected = self.by_state[ChangeState.REJECTED]
+        self.settling = self.by_state[ChangeState.SETTLING]
         self.waiting: dict[Seq, set[KeyRef]] = {}
         self.authors = Authors()
         self.tally = ChangeTally()
@@ -64,15 +59,11 @@ class Index:
         self.last_seq = Seq(0)
 
     def sort(self) -> None:
-        """Bring keys and numbers into their order, because all of the log was read."""
+        """Bring the keys into their order, because all of the log was read."""
         self._new_keys = SortedList
         for by_namespace in (self.live, self.dead):
             for namespace, keys in by_namespace.items():
                 by_namespace[namespace] = SortedList(keys)
-        for by_seq in self.by_state.values():
-            rows = sorted(by_seq.items())
-            by_seq.clear()
-            by_seq.update(rows)
         self.tally = ChangeTally()
         for row in self.pending.values():
             self.tally.enter(row)

@@ -10,12 +10,11 @@ Invariants (a check of the tests recomputes them from all changes):
   it. All others came in the order of their times, so that the oldest of them is the first one that is pending.
 """
 
-from collections.abc import Mapping
-
 from sortedcontainers import SortedSet
 
 from kvfs.changes.rules import Row
 from kvfs.core.model import ChangeState, NamespaceId, Seq
+from kvfs.core.numbered import Numbered
 
 _NEVER = float("-inf")
 
@@ -75,9 +74,9 @@ class ChangeTally:
             return self.errors, row.error or ""
         return self.failures, row.failed.text
 
-    def oldest(self, pending: Mapping[Seq, Row]) -> float | None:
+    def oldest(self, pending: Numbered[Row]) -> float | None:
         """Return the least `since` of what is pending, epoch seconds; None when nothing is."""
-        first = next(iter(pending.values()), None)
+        first = next(pending.values(), None)
         if first is None:
             return None
         return min(first.since, self._early[0][0]) if self._early else first.since

@@ -203,7 +203,7 @@ class ReplayMachine(RuleBasedStateMachine):
         without = [(s, k) for s in (NS, OTHER) for k in NAMES if index.get(s, k) is None]
         contents = {row.place: parts.contents.read(row) for row in index.all() if row.content is not None}
         return (
-            *(list(index.pending), list(index.rejected), sorted(index.settling), index.waiting),
+            *([[row.seq for row in rows.values()] for rows in index.by_state.values()], index.waiting),
             *(
                 index.pending_bytes,
                 index.inline_bytes,

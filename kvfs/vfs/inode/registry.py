@@ -9,6 +9,7 @@ from collections import defaultdict
 
 from kvfs.core.model import Key, NamespaceId
 from kvfs.core.names import DirRef
+from kvfs.core.numbered import Numbered
 from kvfs.vfs.inode.nodes import ROOT_INO, ControlDirectory, ControlFile, Directory, File, Node, Root
 from kvfs.vfs.inode.resting import Resting
 
@@ -19,7 +20,8 @@ class Registry:
     def __init__(self, root: Root | Directory) -> None:
         root.ino = ROOT_INO
         self.root = root
-        self.nodes: dict[int, Node] = {ROOT_INO: root}
+        self.nodes: Numbered[Node] = Numbered()
+        self.nodes[ROOT_INO] = root
         self.files: defaultdict[NamespaceId, dict[Key, File]] = defaultdict(dict)
         self.directories: dict[tuple[NamespaceId, DirRef], Directory] = {}
         self.resting = Resting()
@@ -66,4 +68,4 @@ class Registry:
             self.unname(node)
         elif isinstance(node, Directory) and self.directories.get((node.namespace, node.ref)) is node:
             del self.directories[node.namespace, node.ref]
-        self.nodes.pop(node.ino, None)
+        self.nodes.pop(node.ino)

@@ -32,13 +32,10 @@ class InodeTable:
 
     def get(self, ino: int) -> Node:
         """Return the node of a number. Raises `StaleError` for one that is gone."""
-        try:
-            return self._nodes[ino]
-        except KeyError:
-            node = self._registry.wake(ino)
-            if node is None:
-                raise StaleError(f"inode {ino} is gone") from None
-            return node
+        node = self.find(ino)
+        if node is None:
+            raise StaleError(f"inode {ino} is gone")
+        return node
 
     def find(self, ino: int) -> Node | None:
         """Return the node of a number, None for one that is gone."""
@@ -120,8 +117,8 @@ class InodeTable:
         for (namespace, ref), directory in self._directories.items():
             assert (directory.namespace, directory.ref) == (namespace, ref)
             assert self._nodes.get(directory.ino) is directory
-        for ino, known in self._nodes.items():
-            assert known.ino == ino
+        for known in self._nodes.values():
+            assert self._nodes.get(known.ino) is known
             assert known.lookups >= 0
         self._registry.resting.check_invariants()
         for ino, namespace, key in self._registry.resting:

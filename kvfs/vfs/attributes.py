@@ -279,10 +279,11 @@ class Attributes:
             self._tell_expiration(node, expiration)
         shared = node.open
         if changes.mode is not None and shared is not None:
-            shared.mode = changes.mode
+            shared.mode, shared.written_last = changes.mode, False
         if changes.mtime_ns is not None and shared is not None:
             now_ns, mtime_ns = nanoseconds(self._now()), within_range(changes.mtime_ns)
             shared.mtime_ns = min(mtime_ns, now_ns) if expiration is not None else mtime_ns
+            shared.written_last = False
         self._overlay.unsaved.touched()
         if node.detached or (shared is not None and shared.created):
             return

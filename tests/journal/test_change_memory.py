@@ -14,11 +14,11 @@ MOST = 660  # bytes, with a name of 20 characters
 
 
 def record(journal: Journal) -> None:
-    """Record changes as the file system does: each number an object of its own, the digest one object."""
+    """Record changes as the file system does: each number an object of its own, but for times and digests, of which equal ones are one."""
     for number in range(COUNT):
         body = journal.stage(b"%d" % number)
         nanoseconds = 10**18 + number
-        attrs = LocalAttrs(0o644, nanoseconds, nanoseconds + 1, None, body.digest)
+        attrs = LocalAttrs(0o644, nanoseconds, nanoseconds, None, body.digest)
         key = Key(f"directory/file{number:06}")
         journal.record_put(NS, key, body, metadata=None, expiration=None, base=b"", attrs=attrs)
 

@@ -1,8 +1,11 @@
 """Expiration as mtime."""
 
+import os
+
 import pytest
 
 from kvfs.core.errors import InvalidError, NotFoundError
+from kvfs.core.times import SECOND, nanoseconds
 
 
 async def test_a_future_mtime_is_the_expiration(mount, kernel):
@@ -124,3 +127,37 @@ async def test_a_value_under_a_name_that_was_removed_here_is_dated_when_it_is_fo
     assert found.mtime > first.mtime
     mount.now.advance(100)
     assert (await kernel.stat("/ns/f")).mtime == found.mtime
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": 0o600}, {"mtime_ns": 5 * SECOND}])
+async def test_a_close_moves_ctime_only_if_a_write_was_not_the_last_change(mount, kernel, changes):
+    """The ctime of a written file is its mtime, however late it is closed; attributes that were set since move it."""
+    file = await kernel.open("ns/f", os.O_WRONLY | os.O_CREAT)
+    await kernel.pwrite(file, 0, b"x")
+    written = nanoseconds(mount.now())
+    mount.now.advance(10)
+    if changes:
+        await kernel.setattr("ns/f", **changes)
+    await kernel.close(file)
+    attr = await kernel.stat("ns/f")
+    assert attr.ctime_ns == written + (10 * SECOND if changes else 0)
+    assert attr.mtime_ns == changes.get("mtime_ns", written)
+
+
+async def test_a_ctime_that_attributes_moved_is_not_moved_back(mount, kernel):
+    """An access time that is set between a write and its close moves ctime, and the close does not move it back."""
+    await kernel.write("ns/f", b"old")
+    file = await kernel.open("ns/f", os.O_WRONLY)
+    await kernel.pwrite(file, 0, b"x")
+    mount.now.advance(10)
+    await kernel.setattr("ns/f", atime_ns=SECOND)
+    moved = nanoseconds(mount.now())
+    await kernel.close(file)
+    assert (await kernel.stat("ns/f")).ctime_ns == moved
+
+
+async def test_mtime_and_ctime_of_a_written_file_are_one_object(mount, kernel):
+    """A hundred thousand files that wait keep each time of theirs once."""
+    await kernel.write("ns/f", b"x")
+    attrs = mount.journal.attributes.file_attrs(mount.namespace, "f")
+    assert attrs.ctime_ns is attrs.mtime_ns

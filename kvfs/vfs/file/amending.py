@@ -203,6 +203,7 @@ class Amending:
             return False
         shared.metadata, shared.expiration = metadata, expiration
         shared.version += 1
+        shared.written_last = False
         return True
 
     @staticmethod

@@ -133,7 +133,7 @@ class Files:
         base = self._overlay.last_seen.digest((namespace, key)) or b""
         opened = OpenFile(
             self.opener.empty(), base=base, version=1, created=True, handles=1, shown=True,
-            mtime_ns=nanoseconds(now), mode=mode, known_at=now,
+            mtime_ns=nanoseconds(now), mode=mode, known_at=now, written_last=True,
         )  # fmt: skip
         opened.buffer.changed = True
         legacy = self.inheritance.take(namespace, key)

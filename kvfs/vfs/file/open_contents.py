@@ -60,7 +60,7 @@ class OpenContents:
         """Note that the content is another one now."""
         shared.version += 1
         self._touched()
-        shared.mtime_ns = nanoseconds(self._now())
+        shared.mtime_ns, shared.written_last = nanoseconds(self._now()), True
 
     def _append_offset(self, node: File, shared: OpenFile, offset: int, size: int) -> int:
         """Return the offset of a write through a handle with O_APPEND.

@@ -33,6 +33,7 @@ class OpenFile(Struct, eq=False):
     handles: int = 0
     shown: bool = False  # some open told the kernel whether its pages are of this content
     mtime_ns: int | None = None  # epoch nanoseconds of the last change; None: not changed by this open
+    written_last: bool = False  # that change was a write, and no attribute was set since: ctime is mtime
     mode: int | None = None  # permission bits of a file that is being created
     identity: int | bytes | None = None
     seen: bool = False

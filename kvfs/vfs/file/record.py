@@ -175,7 +175,7 @@ class Recorder:
         attrs = LocalAttrs(
             mode=_MODES.setdefault(shared.mode, shared.mode) if shared.mode is not None else before.mode,
             mtime_ns=mtime_ns if mtime_ns is not None else before.mtime_ns,
-            ctime_ns=nanoseconds(now),
+            ctime_ns=mtime_ns if _is_dated_by_write(shared, mtime_ns, before) else nanoseconds(now),
             atime_ns=before.atime_ns,
             shown=body.digest,
         )
@@ -223,6 +223,11 @@ class Recorder:
             return False
         span = self._overlay.listings.span_of(namespace, key, stale=True)
         return span is None or not span.has(key)
+
+
+def _is_dated_by_write(shared: OpenFile, mtime_ns: int | None, before: LocalAttrs) -> bool:
+    """Return whether a write was the last change of a file: its mtime is the ctime then, in the same object."""
+    return shared.written_last and mtime_ns is not None and mtime_ns >= (before.ctime_ns or mtime_ns)
 
 
 def is_gone(node: File) -> bool:

@@ -10,11 +10,11 @@ from kvfs.journal.journal import Journal
 from kvfs.kept.local import LocalAttrs
 
 COUNT = 5_000
-MOST = 660  # bytes, with a name of 20 characters
+MOST = 600  # bytes, with a name of 20 characters
 
 
 def record(journal: Journal) -> None:
-    """Record changes as the file system does: each number an object of its own, but for times and digests, of which equal ones are one."""
+    """Record changes as the file system does: each number an object of its own, equal times and digests one object."""
     for number in range(COUNT):
         body = journal.stage(b"%d" % number)
         nanoseconds = 10**18 + number
@@ -24,7 +24,7 @@ def record(journal: Journal) -> None:
 
 
 def test_a_change_takes_little_memory_when_recorded_and_when_read_again(tmp_path):
-    """A change that waits takes 660 bytes at most, whether it was just recorded or read from the log."""
+    """A change that waits takes 600 bytes at most, whether it was just recorded or read from the log."""
     clock = iter(range(10**9))
     tracemalloc.start()
     try:

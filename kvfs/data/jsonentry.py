@@ -127,7 +127,7 @@ def seconds(number: int | float | None) -> int | None:
     """Return an expiration in whole epoch seconds. Raises `MalformedError` for one that no date can be."""
     if number is None:
         return None
-    if not 0 <= number < LATEST:
+    if not 0 <= number <= LATEST:
         raise MalformedError(f"its expiration is {number}, not a number of seconds since 1970")
     return int(number)
 

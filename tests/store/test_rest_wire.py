@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvfs.core.expiry import LAST_DATE
+from kvfs.core.expiry import LATEST
 from kvfs.core.limits import FORBIDDEN_KEYS
 from kvfs.core.model import (
     Change,
@@ -34,7 +34,7 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 METADATA = JSON_VALUES.map(lambda value: json.dumps(value).encode()).filter(lambda text: text != b"null")
-EXPIRATIONS = st.none() | st.integers(0, LAST_DATE)
+EXPIRATIONS = st.none() | st.integers(0, LATEST)
 VALUES = st.binary(max_size=2000) | TEXT.map(str.encode)
 ENTRIES = st.builds(Entry, VALUES, st.none() | METADATA, EXPIRATIONS)
 
@@ -169,8 +169,9 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
     [
         ("1700000000.9", 1_700_000_000),
         ("-5", 0),
-        ("1e300", LAST_DATE),
-        ("9" * 25, LAST_DATE),
+        ("1e300", LATEST),
+        ("9" * 25, LATEST),
+        ("1795342800000", 1_795_342_800_000),  # milliseconds that a Worker gave stay as they are
         ("null", None),
         ('"1700000000"', 1_700_000_000),
         ('"soon"', None),
@@ -178,7 +179,7 @@ def test_a_namespace_arrives_as_it_was_sent(title, mode):
     ],
 )
 def test_an_expiration_is_whole_seconds_within_reason(sent, read):
-    """An expiration is whole seconds up to the year 9999, although the schema says number."""
+    """An expiration is whole seconds up to the largest whole number of JSON, although the schema says number."""
     (key,), _ = codec.decode_keys(f'[{{"name":"k","expiration":{sent}}}]'.encode())
     assert key.expiration == read
 

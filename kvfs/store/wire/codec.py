@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import asdict
 
-from kvfs.core.expiry import LAST_DATE
+from kvfs.core.expiry import LATEST
 from kvfs.core.limits import BULK_VALUE_CHARS, FORBIDDEN_KEYS, KEY_BYTES
 from kvfs.core.model import Entry, Key, KeyInfo, KeyPage, Metadata, Namespace, NamespaceId
 from kvfs.store.wire.json import NULL, decode, decode_leniently, is_json, is_marked, unmarked
@@ -332,4 +332,4 @@ def whole_seconds(seconds: int | float | str | None) -> int | None:
     number = whole_number(seconds)
     if number is None:
         raise MalformedError("an expiration that is no number")
-    return min(max(number, 0), LAST_DATE)  # for a hostile answer
+    return min(max(number, 0), LATEST)  # for a hostile answer

@@ -349,6 +349,23 @@ def test_docstrings_begin_with_a_subject_or_a_verb(root: Path) -> None:
     assert found == []
 
 
+MURKY = re.compile(
+    r"(?:^|\s)#:? (what|whatever|whether|who|whose|whoever|which|the same|those)\b", re.IGNORECASE
+)
+
+
+@pytest.mark.parametrize("root", [PACKAGE, ROOT / "tests"], ids=lambda root: root.name)
+def test_comments_begin_with_a_subject_or_a_verb(root: Path) -> None:
+    """A comment follows the rule of docstrings, because it is read alone, beside one line."""
+    found = [
+        f"{file.relative_to(root)}:{number}: {line.strip()}"
+        for file in sorted(root.rglob("*.py"))
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if MURKY.search(line)
+    ]
+    assert found == []
+
+
 def definitions(node: ast.AST) -> Iterator[Defined]:
     """Yield the module, its classes and functions, nested ones too, without a look into expressions."""
     if isinstance(node, Defined):

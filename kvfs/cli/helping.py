@@ -74,7 +74,7 @@ EXAMPLES: Final[dict[str, Sequence[str]]] = {
         "kvfs mount cloudflare: ~/kv              # all namespaces of an account",
         "kvfs mount cloudflare:/CONFIG ~/kv       # one of them, by its title",
         "kvfs mount --token-command wrangler cloudflare:/CONFIG ~/kv",
-        "kvfs mount wrangler: ~/kv                # the store of `wrangler dev`",
+        "kvfs mount wrangler: ~/kv                # data of `wrangler dev`",
     ),
     "umount": ("kvfs umount ~/kv", "kvfs umount --timeout 0 ~/kv    # send nothing now"),
     "status": ("kvfs status", "kvfs status --json ~/kv", "kvfs status --watch"),
@@ -104,7 +104,7 @@ EXAMPLES: Final[dict[str, Sequence[str]]] = {
     "restore": ("kvfs restore ~/kv/sample/greeting", "kvfs restore ~/kv/sample    # after rm -r"),
     "debug-bundle": ("kvfs debug-bundle",),
     "copy": (
-        "kvfs copy -n cloudflare:/CONFIG local:copy.sqlite/CONFIG  # say the cost first",
+        "kvfs copy -n cloudflare:/CONFIG local:copy.sqlite/CONFIG  # its cost",
         "kvfs copy cloudflare:/CONFIG/site/ ./site",
     ),
     "export": ("kvfs export cloudflare:/CONFIG config.ndjson.zst",),

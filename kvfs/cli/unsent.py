@@ -23,8 +23,6 @@ from kvfs.host.sources import SourceRecord, journals, read_source
 
 if TYPE_CHECKING:
     from kvfs.journal.journal import Journal
-from kvfs.journal.opener import lock
-from kvfs.journal.worth import Worth, worth
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,9 @@ def _kept(path: Path) -> UnsentSource | None:
 
 def _holds_changes(path: Path) -> bool:
     """Return whether a journal without a name has something to send, as far as it can be read. It is not altered."""
+    from kvfs.journal.opener import lock  # most often every journal has a name
+    from kvfs.journal.worth import Worth, worth
+
     try:
         descriptor = lock(path, "")
     except (JournalLockedError, OSError):

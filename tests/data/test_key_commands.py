@@ -66,6 +66,11 @@ def test_ls_long_tells_when_keys_expire(kvfs, shop):
 @pytest.mark.parametrize(
     ("expiration", "shown"),
     [(SOON + 400 * 86_400, "in 400 d"), (4_000_000_000, "2096-10-02"), (1_795_342_800_000, "year 58862")],
+    ids=[
+        "days",
+        "a date",
+        "a year",
+    ],  # no moment of now, because processes that share the tests compare names
 )
 def test_ls_long_shows_a_far_expiration_as_a_date(kvfs, tmp_path, expiration, shown):
     """Days are for the next two years; a time given in milliseconds is in a year that no calendar has."""

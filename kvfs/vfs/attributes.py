@@ -12,6 +12,7 @@ Invariants:
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -250,16 +251,20 @@ class Attributes:
 
         Raises `InvalidError` for an mtime below KV's floor.
         """
+        before: Attr | None = None
+        if changes.size is None:  # now, because nothing may be waited for once it took effect
+            with suppress(StoreError):  # the kernel asks for the size when it needs it
+                before = await answered(self.getattr(node))
         if isinstance(node, File):
             await self._set_file(node, changes, handle)
         elif isinstance(node, Directory):
             if changes.size is not None:
                 raise IsADirectoryError_("a directory has no size to set")
             self._set_directory(node, changes)
-        try:
-            return await answered(self.getattr(node))
-        except StoreError:  # it took effect all the same; the kernel asks for the size when it needs it
-            return self.peek(node)
+        attr = self.peek(node)
+        if before is not None and attr.attr_timeout <= 0:
+            attr.size = before.size
+        return attr
 
     async def _set_file(self, node: File, changes: Changes, handle: int | None) -> None:
         expiration: int | None = None

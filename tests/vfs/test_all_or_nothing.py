@@ -1,10 +1,13 @@
-"""A disk that is full amid a system call: the call did all or nothing, and its answer says which."""
+"""A call that is interrupted, by a full disk or by its bound: it did all or nothing, and its answer says which."""
 
 import errno
 import os
 from collections.abc import Awaitable, Callable
+from itertools import count
 
 import pytest
+import trio
+import trio.testing
 from support.rig import Rig
 
 from kvfs.core.digest import INLINE_BYTES
@@ -116,6 +119,28 @@ async def test_a_call_on_a_full_disk_does_all_or_nothing(
         assert failed or records
     rig.restart()
     assert await shown(rig) == after
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_that_is_cut_off_has_changed_nothing_and_can_be_made_again(call: str, rig: Rig) -> None:
+    """A call that is cut off at any request to the store has changed nothing, and when made again does it all."""
+    rig.kernel.eager = False
+    before = await shown(rig)
+    for number in range(1, 9):
+        rig.fs.forgetting.forget_knowledge()
+        numbers = count(1)
+        gate = rig.store.block("*", when=lambda _, numbers=numbers, number=number: next(numbers) == number)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(CALLS[call], rig)
+            await trio.testing.wait_all_tasks_blocked()
+            was_cut_off = gate.entered.is_set()
+            nursery.cancel_scope.cancel()
+        gate.open()
+        rig.store.clear()
+        assert (await shown(rig) == before) == was_cut_off, number
+        if not was_cut_off:
+            return
+    raise AssertionError("it never ends")
 
 
 async def test_directories_whose_last_entry_was_taken_away_stay(rig: Rig) -> None:

@@ -240,6 +240,7 @@ def tombstone_over(
     waits_for: Seq | None = None,
     *,
     guarded: bool = False,
+    attrs: LocalAttrs | None = None,
 ) -> Row:
     """Return the row of a deletion on top of `old`; `waits_for` is the put that it must not be sent before."""
     return Row(
@@ -261,4 +262,5 @@ def tombstone_over(
         waits_for=waits_for,
         since=since_over(old, now),
         guarded=guarded,
+        attrs=attrs,
     )

@@ -238,8 +238,8 @@ class JournalWriter:
                 transactions.set_attrs(namespace, key, kept)
             return old.seq if old.state is ChangeState.PENDING else None
         seq, now = self._index.next_seq(), self._now()
-        row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded)
-        transactions.put(replace(row, attrs=kept) if kept is not None else row, old)
+        row = tombstone_over(old, namespace, key, base, seq, now, waits_for, guarded=guarded, attrs=kept)
+        transactions.put(row, old)
         return seq
 
     def move(self, namespace: NamespaceId, moves: Sequence[Move]) -> None:

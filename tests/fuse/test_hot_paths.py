@@ -301,6 +301,28 @@ async def test_a_create_believes_the_lookup_before_it(handlers, monkeypatch) -> 
     assert len(looks) == 1
 
 
+async def test_one_look_at_the_listing_tells_that_a_name_is_new(handlers, monkeypatch) -> None:
+    """A name that is about to be made is searched for once in the listing, as a file and as a directory together."""
+    listings = handlers.rig.fs.overlay.listings
+    looks = []
+    monkeypatch.setattr(
+        listings,
+        "span_of",
+        lambda *args, **more: looks.append(args) or type(listings).span_of(listings, *args, **more),
+    )
+    handlers.create(b"file", b"content")
+    assert len(looks) == 1
+
+
+async def test_a_first_change_of_a_key_looks_for_the_one_before_once(handlers, monkeypatch) -> None:
+    """The journal searches its index once for the change that a put follows."""
+    index = handlers.rig.journal._transactions.index
+    looks = []
+    monkeypatch.setattr(index, "get", lambda *args: looks.append(args) or type(index).get(index, *args))
+    handlers.create(b"file", b"content")
+    assert len(looks) == 1
+
+
 EXCLUSIVE = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 
 

@@ -138,7 +138,7 @@ class Upkeep:
         self._thread.close()
         try:
             self._transactions.kept.not_saved()
-            alive = self._living()
+            alive = snapshot.living(self._transactions, snapshot.ROW_BYTES)
             if self._log.is_doubtful or self._log.size > alive + max(alive, snapshot.END_BYTES):
                 cut = snapshot.cut(self._transactions)
                 with self._with_room():

@@ -22,7 +22,7 @@ UNREACHABLE: dict[str, str] = {
     "spool_directory.py SpoolDirectory._sync": "fsync of a local file alone forces a single content out",
 }
 """By file and function: why. Where it is come to all the same, that is an error too."""
-INNER = {"LocalAttributes.move_dirs"}
+INNER = {"JournalWriter.move", "LocalAttributes.move_dirs", "LocalAttributes.remove_dir"}
 """Always a part of another's transaction, with whose end it is written."""
 
 

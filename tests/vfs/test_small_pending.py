@@ -31,6 +31,18 @@ async def test_a_small_content_takes_the_place_of_what_was_read(mount, kernel):
     assert await kernel.read("ns/f") == b"written"
 
 
+async def test_a_small_content_that_waits_is_read_from_the_log_once(mount, kernel):
+    """A small content that was read is at hand until another change of its key."""
+    at_hand, namespace = mount.reading.overlay.reads.at_hand, mount.namespace
+    await kernel.write("ns/f", b"first")
+    first = at_hand(namespace, "f")
+    assert at_hand(namespace, "f") is first
+    await kernel.setxattr("ns/f", "user.k", b"v")
+    assert at_hand(namespace, "f").metadata is not None
+    await kernel.write("ns/f", b"second")
+    assert at_hand(namespace, "f").value == b"second"
+
+
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_small_content_that_settled_is_known(mount, kernel, restarts):
     """A content that was written here and has settled is read without asking the store, also if the mount was new."""

@@ -5,6 +5,7 @@ A change of this mount hides whatever older value the store may still answer.
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
 from kvfs.cache.flights import Flight
 from kvfs.cache.loader import Loader
@@ -12,11 +13,14 @@ from kvfs.cache.values import Clean
 from kvfs.core.errors import DeniedError, NotFoundError, UnavailableError
 from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import is_fresh
-from kvfs.core.model import Change, Key, KeyRef, NamespaceId
+from kvfs.core.latest import Latest
+from kvfs.core.model import Change, Key, KeyRef, NamespaceId, Seq
 from kvfs.journal.reader import AT_ONCE_BYTES
 from kvfs.vfs.view.haste import Haste
 from kvfs.vfs.view.known import Known
 from kvfs.vfs.view.types import View
+
+_SMALL: Final = 4096  # contents that wait and are read from memory: 16 MiB at most
 
 
 class Reads:
@@ -35,6 +39,7 @@ class Reads:
         self._loader = loader
         self._haste = haste
         self._view = view
+        self._small: Latest[Seq, Clean] = Latest(_SMALL)  # contents that wait and were read, by their change
 
     async def size(self, namespace: NamespaceId, key: Key) -> int:
         """Return the exact size of a value, fetching it if need be. Raises `NotFoundError`.
@@ -108,8 +113,11 @@ class Reads:
     def _held_of(self, change: Change) -> Clean | None:
         """Return the content of a put, with its attributes, if it is small or the cache has it."""
         if change.size <= AT_ONCE_BYTES:
-            value, digest = self._journal.value(change), self._journal.digest(change)
-            return Clean(value, change.metadata, change.expiration, self._known.now(), digest)
+            if (small := self._small.get(change.seq)) is None:
+                value, digest = self._journal.value(change), self._journal.digest(change)
+                small = Clean(value, change.metadata, change.expiration, self._known.now(), digest)
+                self._small.keep(change.seq, small)
+            return small
         held = self._values.get((change.namespace, change.key), stale=True)
         if held is None or (held.expiration == change.expiration and held.metadata == change.metadata):
             return held

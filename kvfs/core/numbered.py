@@ -18,12 +18,13 @@ class Numbered(Generic[T]):
     one number in 64 is left takes 600 bytes for each.
     """
 
-    __slots__ = ("_count", "_pages")
+    __slots__ = ("_count", "_is_sorted", "_pages")
 
     def __init__(self) -> None:
-        # Invariant: each page has an object, and they are in the order of their numbers.
+        # Invariants: each page has an object; with `_is_sorted` they are in the order of their numbers.
         self._pages: dict[int, list[T | None]] = {}
         self._count = 0
+        self._is_sorted = True
 
     def __len__(self) -> int:
         return self._count
@@ -50,11 +51,8 @@ class Numbered(Generic[T]):
         page[number & _LAST] = item
 
     def _begin(self, index: int) -> list[T | None]:
-        is_newest = not self._pages or next(reversed(self._pages)) < index
-        page: list[T | None] = list(_EMPTY)
-        self._pages[index] = page
-        if not is_newest:
-            self._pages = dict(sorted(self._pages.items()))
+        self._is_sorted = self._is_sorted and (not self._pages or next(reversed(self._pages)) < index)
+        page = self._pages[index] = list(_EMPTY)
         return page
 
     def __delitem__(self, number: int) -> None:
@@ -74,6 +72,9 @@ class Numbered(Generic[T]):
 
     def values(self) -> Iterator[T]:
         """Yield the objects. The table must not change meanwhile, but for the objects of its numbers."""
+        if not self._is_sorted:  # not before, because a million nodes may come back below a newer one
+            self._pages = dict(sorted(self._pages.items()))
+            self._is_sorted = True
         for page in self._pages.values():
             for item in page:
                 if item is not None:

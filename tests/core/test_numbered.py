@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kvfs.core import numbered
 from kvfs.core.numbered import Numbered
 
 NUMBERS = st.integers(0, 300)  # some pages
@@ -29,7 +30,7 @@ def test_a_table_acts_as_a_dict_in_the_order_of_its_numbers(steps):
         assert len(table) == len(expected)
         assert [table.get(at) for at in range(300)] == [expected.get(at) for at in range(300)]
         assert (number in table) is (number in expected)
-    assert list(table.values()) == [expected[number] for number in sorted(expected)]
+        assert list(table.values()) == [expected[number] for number in sorted(expected)]
 
 
 def test_a_number_that_is_not_there_is_a_key_error():
@@ -48,3 +49,16 @@ def test_pages_go_with_their_last_object():
     assert len(table) == 10
     assert len(table._pages) <= 2
     assert sys.getsizeof(table._pages) < 1_000
+
+
+def test_objects_that_come_back_below_a_newer_one_cost_no_sort_each(monkeypatch):
+    """Pages that come to be below the newest one are brought into their order once, when somebody asks for it."""
+    sorts = []
+    monkeypatch.setattr(numbered, "sorted", lambda items: sorts.append(1) or sorted(items), raising=False)
+    table = Numbered()
+    table[100_000] = "newest"
+    for number in range(20_000):
+        table[number] = number
+    assert list(table.values()) == [*range(20_000), "newest"]
+    assert list(table.values())[-1] == "newest"
+    assert len(sorts) == 1

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvfs.changes.rules import Row
+from kvfs.core.digest import digest
 from kvfs.core.errors import JournalError
 from kvfs.core.expiry import is_expired
 from kvfs.core.freshness import is_fresh
@@ -113,11 +114,13 @@ class Keeping:
             return linked
         place = (version.namespace, version.key)
         held = self._overlay.values.peek(place)
-        if held is not None and len(held.value) == version.size:
+        if held is not None and _is_content(row, held.value, held.digest):
             return held.value
-        opened = self._opened(place)
-        if opened is not None and len(opened) == version.size:
-            return opened
+        node = self._inodes.open_file(*place)
+        opened = node.open if node is not None else None
+        closed = opened.closed if opened is not None else None
+        if opened is not None and closed is not None and _is_content(row, closed, opened.base):
+            return closed
         if is_file or not self._history.has_room:
             version.why = UNREADABLE if self._history.has_room else BUSY
             return None
@@ -145,3 +148,8 @@ class Keeping:
             return not change.is_tombstone and change.state is not ChangeState.LOCAL
         place = (namespace, key)
         return self._overlay.values.peek(place) is not None or self._opened(place) is not None
+
+
+def _is_content(row: Row, value: bytes, known_digest: bytes | None) -> bool:
+    """Return whether the value is that of the change: a command may have written another beside an open file."""
+    return len(value) == row.size and (known_digest or digest(value)) == row.digest

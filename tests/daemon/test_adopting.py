@@ -5,6 +5,7 @@ import os
 import pytest
 import trio
 from support.clock import Clock
+from support.history import contents
 from support.journals import small_disk
 from support.rig import open_rig
 
@@ -196,3 +197,16 @@ async def test_what_is_no_list_of_writes_is_refused(mount, tmp_path):
     for name in ("garbage", ".", "missing", "large"):
         with pytest.raises(InvalidError):
             await handler({"file": str(tmp_path / name)}, None)
+
+
+@pytest.mark.parametrize("told", [TOLD, OURS[::-1]], ids=["longer", "as long"])
+async def test_the_history_has_what_a_command_wrote_beside_an_open_file(mount, told):
+    """A program that saves over what a command wrote leaves that as a version, and not what it had read before."""
+    mount.now.advance(SETTLE + 1)
+    await mount.settle()
+    file = await mount.kernel.open("ns/f", os.O_RDWR)
+    await mount.kernel.pwrite(file, 0, b"!")
+    assert await tell(mount, told) == 1
+    await mount.kernel.close(file)
+    mount.history.close()
+    assert contents(mount.history.shelf.directory) == [("f", "write", told)]

@@ -66,9 +66,10 @@ class ReplayMachine(RuleBasedStateMachine):
             space, key, body, metadata=None, expiration=None, base=base, local=local, attrs=attrs
         )
 
-    @rule(space=SPACES, key=KEYS, base=BASES, guarded=st.booleans())
-    def delete(self, space, key, base, guarded):
-        self.journal.record_delete(space, key, base=base, guarded=guarded)
+    @rule(space=SPACES, key=KEYS, base=BASES, guarded=st.booleans(), keeps=st.booleans())
+    def delete(self, space, key, base, guarded, keeps):
+        row = DirRow("d/", 2, mode=len(key)) if keeps else None
+        self.journal.record_delete(space, key, base=base, guarded=guarded, keeps=row)
 
     @rule(space=SPACES, old=KEYS, new=KEYS, base=BASES, large=st.booleans(), value=VALUES)
     def move(self, space, old, new, base, large, value):

@@ -64,6 +64,8 @@ def _index_faults(index: Index) -> list[str]:
             (row for row in rows if row.state is state), key=attrgetter("seq")
         ):
             found.append(f"index of {state} differs")
+        if len(by_seq) != sum(by_seq.get(row.seq) is row for row in rows):
+            found.append(f"numbers or count of {state} differ")
     for namespace, by_key in index.rows.items():
         dead = sorted(key for key, row in by_key.items() if row.is_tombstone)
         if list(index.dead[namespace]) != dead or list(index.live[namespace]) != sorted({*by_key} - {*dead}):

@@ -6,6 +6,7 @@ import pytest
 from support.clock import Clock
 from support.rig import open_rig
 
+from kvfs.core.digest import digest
 from kvfs.core.model import Entry
 
 OLD, NEW = b"the first version\n", b"something else, and longer\n"
@@ -196,3 +197,21 @@ async def test_a_name_that_another_client_removed_is_gone(mount, kernel, held):
     await mount.fs.forgetting.refresh(["ns"])
     assert not await kernel.exists("ns/f")
     assert await kernel.pread(held, 0, 99) == OLD
+
+
+async def test_a_writer_that_lost_the_name_is_compared_with_what_it_saved(tmp_path, autojump_clock):
+    """A writer replaces the content that it saved last, and not the one with which it opened the file."""
+    async with open_rig(tmp_path, now=Clock(), on_conflict="overwrite") as mount:
+        await mount.kernel.write("ns/f", OLD)
+        await mount.drain()
+        file = await mount.kernel.open("ns/f", os.O_RDWR)
+        await mount.kernel.pwrite(file, 0, b"mine")
+        await mount.kernel.flush(file)
+        await mount.drain()
+        await mount.other("f", NEW)
+        mount.now.advance(61)
+        assert await mount.kernel.read("ns/f") == NEW
+        await mount.kernel.pwrite(file, 0, b"ours")
+        await mount.kernel.close(file)
+        change = mount.journal.get(mount.namespace, "f")
+        assert change.base == digest(b"mine" + OLD[4:])

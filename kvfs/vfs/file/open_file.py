@@ -57,6 +57,5 @@ class OpenFile(Struct, eq=False):
     def known_base(self) -> bytes | None:
         """Return the base, made when it is wanted: most opens only read."""
         if self.base is None and self.closed is not None:
-            found = self.identity
-            self.base = found if isinstance(found, bytes) else digest(self.closed)
+            self.base = self.digest_at_hand() or digest(self.closed)
         return self.base

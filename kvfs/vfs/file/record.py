@@ -156,7 +156,7 @@ class Recorder:
         """Return whether `known_base` would make a digest of a large value."""
         if shared.base is not None or shared.closed is None or not shared.buffer.changed:
             return False
-        return len(shared.closed) > INLINE_BYTES and not isinstance(shared.identity, bytes)
+        return len(shared.closed) > INLINE_BYTES and shared.digest_at_hand() is None
 
     async def body_of(self, value: bytes) -> Body:
         """Return a content ready to be recorded; a large one is written beside the journal, in a thread."""

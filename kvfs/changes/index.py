@@ -81,7 +81,7 @@ class Index:
         return rows.get(key) if rows is not None else None
 
     def all(self) -> list[Row]:
-        """Yield every row."""
+        """Return every row."""
         return [row for rows in self.rows.values() for row in rows.values()]
 
     def under(

@@ -1,6 +1,6 @@
 """The side table: local attributes of keys without a change, in the SQLite file of the journal.
 
-There may be millions of them, so they are not in memory. The file also says whose journal it is (`opening`).
+There may be millions of them, so they are not in memory. The file also says whose journal it is (`sidefile`).
 
 Invariants:
 - Every row was in the log before. The log may drop it once `force` returned, *because* a commit of SQLite's survives a

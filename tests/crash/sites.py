@@ -23,7 +23,7 @@ UNREACHABLE: dict[str, str] = {
 }
 """By file and function: why. Where it is come to all the same, that is an error too."""
 INNER = {"JournalWriter.move", "LocalAttributes.move_dirs", "LocalAttributes.remove_dir"}
-"""Always a part of another's transaction, with whose end it is written."""
+"""Parts of another's transaction, with whose end they are written. Only a conflict that is settled moves alone."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,10 @@ class Reads:
             self._loader.touch((namespace, key), self._known.naming.parent_of_key(key).prefix)
 
     def at_hand(self, namespace: NamespaceId, key: Key, *, ahead: bool = True) -> Clean | None:
-        """Return the content without waiting, else None; `ahead`: a value read ahead stays marked as such."""
+        """Return the content without waiting, else None; `ahead`: a value read ahead stays marked as such.
+
+        Raises JournalError when the log answers something else than was recorded.
+        """
         change = self._journal.get(namespace, key)
         if change is not None:
             return None if self._is_gone(change) else self._held_of(change)
@@ -87,7 +90,7 @@ class Reads:
         return held
 
     async def content(self, namespace: NamespaceId, key: Key, *, hurried: bool = False) -> Clean:
-        """Return the whole value with its attributes. Raises `NotFoundError`.
+        """Return the whole value with its attributes. Raises `NotFoundError`, of a change JournalError.
 
         `hurried`: an older one does where the store does not answer within a moment.
         """
@@ -111,7 +114,10 @@ class Reads:
         return change.is_tombstone or is_expired(change.expiration, self._known.now())
 
     def _held_of(self, change: Change) -> Clean | None:
-        """Return the content of a put, with its attributes, if it is small or the cache has it."""
+        """Return the content of a put, with its attributes, if it is small or the cache has it.
+
+        Raises JournalError.
+        """
         if change.size <= AT_ONCE_BYTES:
             if (small := self._small.get(change.seq)) is None:
                 value, digest = self._journal.value(change), self._journal.digest(change)

@@ -104,17 +104,27 @@ class DirStream:
                     span = listings.span_of(self.namespace, self._position, stale=True)
                     if span is None:
                         raise
-        is_last = span.knows_all(self.ref.prefix)
-        own = self.overlay.naming.self_key(self.ref) if is_last else None
-        has_own = own is not None and await self.overlay.view(self.namespace, own) is not None
+        own: Key | None = None
+        if span.knows_all(self.ref.prefix):
+            own = await self._own()
+            # the wait may have cut the span in place, so that its first or last keys are in others now
+            found = listings.span_of(self.namespace, self._position, stale=True)
+            if found is None or self.complete:
+                return
+            span = found
         # no await from here on, because what was taken once must not be taken again
         self.until = min(self.until, listings.fresh_until(span))
         if self._take(span.keys):
-            if is_last:
-                self._finish(own if has_own else None)
+            if span.knows_all(self.ref.prefix):
+                self._finish(own)
             elif span.high is not None:
                 self._position = span.high
                 self.overlay.lister.consumed(self.namespace, self.ref.prefix, span.high)
+
+    async def _own(self) -> Key | None:
+        """Return the key that shows as `%self`, if it is there."""
+        own = self.overlay.naming.self_key(self.ref)
+        return own if own is not None and await self.overlay.view(self.namespace, own) is not None else None
 
     async def _advance(self, *, is_hurried: bool) -> None:
         advance = partial(self.overlay.lister.advance, self.namespace, self.ref.prefix, self._position)

@@ -11,6 +11,7 @@ from kvfs.core.errors import (
     NotFoundError,
     UnavailableError,
 )
+from kvfs.core.limits import LIST_KEYS
 from kvfs.core.names import DirRef
 from kvfs.vfs.answers import answered
 from kvfs.vfs.dirstream import DirStream
@@ -262,3 +263,37 @@ async def test_a_listing_that_fails_at_its_end_tells_no_entry_twice(mount, is_cu
         await trio.sleep(60)  # until the store is asked again
     assert not await stream.reach(100)
     assert [stream.entry(index)[0] for index in range(len(stream.entries))] == ["b", "c", "ours", "%self"]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_listing_has_all_entries_though_its_end_asks_for_a_page_that_overlaps(mount, is_open):
+    """A listing has every entry, also when the question for `%self` brings a page that ends amid the directory."""
+    kernel, names = mount.kernel, [f"{number:03}" for number in range(300)]
+    for number in range(LIST_KEYS - 100):
+        await mount.other(f"a-{number:04}", b"1")
+    for name in names:
+        await mount.other(f"a/{name}", b"1")
+    if not is_open:
+        stream = DirStream(mount.fs.overlay, mount.namespace, DirRef("a/", 2))
+        await stream.reach(1000)
+        assert [stream.entry(index)[0] for index in range(len(stream.entries))] == names
+        return
+    directory = await kernel.opendir("ns/a")
+    mount.now.advance(3600)  # as in a shell whose working directory it is
+    assert plain(await kernel.getdents(directory)) == names
+    await kernel.closedir(directory)
+
+
+async def test_two_readings_of_one_handle_that_wait_for_its_end_tell_no_entry_twice(mount, autojump_clock):
+    """Two readings of one handle that both wait while `%self` is looked for take the last page once."""
+    for key in ("a/b", "a/c"):
+        await mount.other(key, b"1")
+    stream = DirStream(mount.fs.overlay, mount.namespace, DirRef("a/", 2))
+    gate = mount.store.block("list_keys", when=lambda call: call.kwargs.get("prefix") != "a/")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.reach, 0)
+        nursery.start_soon(stream.reach, 0)
+        await trio.sleep(1)
+        assert gate.entered.is_set()
+        gate.open()
+    assert [stream.entry(index)[0] for index in range(len(stream.entries))] == ["b", "c"]

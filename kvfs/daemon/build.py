@@ -283,6 +283,7 @@ def settle_into(reading: ReadParts, changes: Sequence[Change], now: float) -> No
             held = reading.overlay.reads.at_hand(*place)
         except JournalError:  # the disk answers something else than was recorded
             held = None
+        reading.overlay.reads.settles(change)
         if held is None:  # it made room for others, or was never whole in memory
             reading.values.put_size(place, change.size, at)
         else:

@@ -69,3 +69,13 @@ async def test_pages_of_a_content_written_here_are_kept_after_it_settled(mount, 
     opened = await answered(mount.fs.files.open(node, write=False, truncate=False, append=False, read=True))
     assert opened.keeps_pages
     await answered(mount.fs.files.release(opened.number))
+
+
+async def test_a_small_content_that_settled_is_in_the_cache_alone(mount, kernel):
+    """Contents that have settled take no memory beside the cache, read or not: they would push out those that wait."""
+    for name in ("read", "other"):
+        await kernel.write(f"ns/{name}", b"x")
+    assert await kernel.read("ns/read") == b"x"
+    await mount.drain()
+    assert mount.reading.values.statistics().entries == 2
+    assert not mount.reading.overlay.reads._small

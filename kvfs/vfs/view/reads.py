@@ -89,6 +89,10 @@ class Reads:
             self.touch(namespace, key)
         return held
 
+    def settles(self, change: Change) -> None:
+        """Hold its content no more, because it is about to leave the journal: the cache has it, within its bound."""
+        self._small.pop(change.seq, None)
+
     async def content(self, namespace: NamespaceId, key: Key, *, hurried: bool = False) -> Clean:
         """Return the whole value with its attributes. Raises `NotFoundError`, of a change JournalError.
 

@@ -262,8 +262,10 @@ class Attributes:
                 raise IsADirectoryError_("a directory has no size to set")
             self._set_directory(node, changes)
         attr = self.peek(node)
-        if before is not None and attr.attr_timeout <= 0:
+        if before is not None and attr.attr_timeout <= 0 and not attr.size:  # else it was written meanwhile
             attr.size = before.size
+            if isinstance(node, File):
+                node.end = attr.size
         return attr
 
     async def _set_file(self, node: File, changes: Changes, handle: int | None) -> None:

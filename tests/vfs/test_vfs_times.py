@@ -5,7 +5,9 @@ import os
 import pytest
 
 from kvfs.core.errors import InvalidError, NotFoundError
+from kvfs.core.limits import VALUE_BYTES
 from kvfs.core.times import SECOND, nanoseconds
+from kvfs.vfs.view.types import Changes
 
 
 async def test_a_future_mtime_is_the_expiration(mount, kernel):
@@ -161,3 +163,13 @@ async def test_mtime_and_ctime_of_a_written_file_are_one_object(mount, kernel):
     await kernel.write("ns/f", b"x")
     attrs = mount.journal.attributes.file_attrs(mount.namespace, "f")
     assert attrs.ctime_ns is attrs.mtime_ns
+
+
+async def test_a_file_knows_the_size_that_a_setattr_told(mount, kernel):
+    """A file notes the size that a setattr told the kernel, also a guess, because it appends by it."""
+    await mount.other("f", b"four")
+    await kernel.listdir("ns")
+    mount.store.fail("bulk_get")
+    node = mount.fs.inodes.file(mount.namespace, "f")
+    attr = await mount.fs.attributes.setattr(node, Changes(mode=0o600))
+    assert attr.size == node.end == VALUE_BYTES

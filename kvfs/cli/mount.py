@@ -35,6 +35,7 @@ from kvfs.core.errors import UserError
 from kvfs.host.claims import claimed, remembered_id, state_dirs_of
 from kvfs.host.credentials import Credentials
 from kvfs.host.mounts import real_mountpoint
+from kvfs.host.process import import_nothing_below
 from kvfs.host.profiles import config_file, settings_of
 from kvfs.host.sources import store_of
 from kvfs.host.state import MountRecord, birth, control_path, private_directory
@@ -263,6 +264,7 @@ def _serve(config: Config, credentials: Credentials | None, pipe: ReadyPipe) -> 
         if not pipe.ready():
             say(f"{config.source} is mounted on {config.mountpoint}; Ctrl-C ends it")
 
+    import_nothing_below(config.mountpoint)
     make_way(config.journal_path, STARTING)
     with claimed(record, state_dirs):
         return run_daemon(config, credentials, ready, kernel, pipe.doing) or Exit.OK

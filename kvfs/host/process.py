@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 COLLECTED: Final = (30_000, 10, 10)  # containers more than before, and rounds, until it looks at older ones
@@ -94,3 +95,11 @@ def _start_of(path: str) -> bytes | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def import_nothing_below(directory: Path) -> None:
+    """Look for no module there from now on, *because* the process that serves a mount would wait for itself.
+
+    A daemon in the foreground may have been started in the directory that it mounts on, and imports a few modules late.
+    """
+    sys.path[:] = [place for place in sys.path if not Path(os.path.realpath(place)).is_relative_to(directory)]

@@ -139,3 +139,23 @@ def test_a_shared_state_directory_keeps_its_mode(shell: Shell, mode: int) -> Non
     for path in shared.rglob("*"):
         assert path.lstat().st_mode & 0o077 == 0, path
     shell.ok("umount", f"--state-dir={shared}", shell.mnt)
+
+
+def test_a_mount_on_the_present_directory_answers_what_it_imports_late(shell: Shell) -> None:
+    """A daemon in the foreground that mounts on its working directory gives its metrics: it does not ask itself."""
+    shell.mnt.mkdir(exist_ok=True)
+    words = [sys.executable, "-m", "kvfs", "mount", "-f", shell.local, str(shell.mnt)]
+    with subprocess.Popen(words, cwd=shell.mnt, env=shell.env, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout is not None
+        try:
+            assert "is mounted" in daemon.stdout.readline()
+            file = str(shell.mnt / ".kvfs" / "metrics")
+            reader = subprocess.Popen(["cat", file], stdout=subprocess.PIPE, text=True)
+            try:
+                text, _ = reader.communicate(timeout=10)
+            finally:  # a reader of a mount that hangs can be ended only with its daemon
+                daemon.kill()
+                reader.wait()
+            assert "kvfs_mount_info" in text
+        finally:
+            daemon.kill()

@@ -40,9 +40,13 @@ class _Job(Generic[T]):
         self.done.release()
 
     def result(self) -> T:
-        """Return what the work came to, or raise what it raised."""
-        if self._error is not None:
-            raise self._error
+        """Return what the work came to, or raise what it raised. It is asked once: then nothing is kept of it."""
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it holds this frame, and that of the work with its values
         return self._value[0]
 
 

@@ -1,7 +1,10 @@
 """A thread for work of microseconds: done on the spot, and never at the loop's expense for long."""
 
+import gc
 import threading
 import time
+import weakref
+from contextlib import suppress
 
 import pytest
 import trio
@@ -117,3 +120,25 @@ async def test_threads_that_wait_for_a_disk_keep_nobody_waiting_here(thread: War
         for other in others:
             limiter.release_on_behalf_of(other)
     assert is_ended
+
+
+async def test_work_that_failed_is_not_kept_in_memory(thread: WarmThread) -> None:
+    """The values of work that failed are free as soon as its error is, without a look for cycles."""
+
+    class Value:
+        pass
+
+    async def fail(value: Value) -> None:
+        with suppress(ZeroDivisionError):
+            await thread.run(lambda: 1 // (value is None))
+
+    value = Value()
+    known = weakref.ref(value)
+    gc.disable()
+    try:
+        await fail(value)
+        del value
+        await thread.run(lambda: None)  # the thread has let go of the work before
+        assert known() is None
+    finally:
+        gc.enable()

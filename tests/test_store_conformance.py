@@ -362,3 +362,11 @@ async def test_operations_may_be_repeated(bench):
     for _ in range(2):
         await bench.store.delete(bench.namespace, Key("a"))
     assert await bench.keys() == []
+
+
+async def test_an_expiration_beyond_whole_numbers_of_json_is_refused(bench):
+    """An expiration above 2**53 is refused, because an export with it could not be imported; 2**53 itself is kept."""
+    await bench.put("a", expiration=2**53)
+    assert [info.expiration for info in await bench.keys()] == [2**53]
+    with pytest.raises(RejectedError):
+        await bench.put("b", expiration=2**53 + 1)

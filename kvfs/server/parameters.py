@@ -76,7 +76,7 @@ def seconds_of(request: Request, name: str, code: int) -> float | None:
     text = request.query_params.get(name, "")
     if not text:
         return None
-    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", text):
+    if not re.fullmatch(r"-?[0-9]{1,16}(\.[0-9]{1,9})?", text):
         raise Refusal(400, code, f"put: 'Invalid {name} of {text[:40]}. Please specify integer.'")
     return float(text)
 

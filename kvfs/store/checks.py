@@ -6,9 +6,9 @@ Each function raises `RejectedError`. The floor of an expiration needs a clock a
 import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sized
-from typing import Final
 
 from kvfs.core.errors import RejectedError
+from kvfs.core.expiry import LATEST
 from kvfs.core.limits import (
     BULK_GET_KEYS,
     BULK_PAIRS,
@@ -22,8 +22,6 @@ from kvfs.core.limits import (
 from kvfs.core.model import Entry, Key, Metadata
 from kvfs.store import codes
 from kvfs.store.wire.json import NULL, is_json
-
-_LATEST: Final = 2**63  # the largest integer of SQLite; far beyond any date
 
 
 def key_bytes(operation: str, key: Key) -> bytes:
@@ -70,7 +68,7 @@ def check_entry(operation: str, entry: Entry) -> None:
         raise RejectedError(
             f"{operation}: 'Value length of {len(entry.value)} exceeds limit of {VALUE_BYTES}.'"
         )
-    if entry.expiration is not None and not 0 <= entry.expiration < _LATEST:
+    if entry.expiration is not None and not 0 <= entry.expiration <= LATEST:
         raise RejectedError(
             f"{operation}: 'Invalid expiration of {entry.expiration}.'", code=codes.BAD_EXPIRATION
         )

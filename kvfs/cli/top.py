@@ -30,6 +30,7 @@ GROUPS: Final = ("command", "pid", "user")
 _SILENCE: Final = 5.0  # seconds
 _MOST: Final = 1000  # rows of one picture
 SEVERAL: Final = -1  # the uid of a row that stands for several users
+NOBODY: Final = -2  # and of one that stands for the daemon's own work and what is left of others
 
 
 _ORDER: Final[dict[str, Callable[[CallerItem], tuple[float, ...]]]] = {
@@ -144,7 +145,7 @@ def _within(row: CallerItem, share: float) -> float:
 
 
 def _user(row: CallerItem) -> str:
-    if row.command in ("kvfs", "others") and not row.uid:
+    if row.uid == NOBODY or (row.command in ("kvfs", "others") and not row.uid):
         return "-"
     try:
         return "*" if row.uid == SEVERAL else pwd.getpwuid(row.uid).pw_name
@@ -163,10 +164,11 @@ def grouped(rows: Iterable[CallerItem], by: str) -> list[CallerItem]:
 
 def _joined(one: CallerItem, other: CallerItem) -> CallerItem:
     sums = ("processes", "waited", "seconds", "requests", "dollars")
+    uid = NOBODY if _user(one) == "-" else one.uid
     return replace(
         one,
         pid=one.pid if one.pid == other.pid else 0,
-        uid=one.uid if one.uid == other.uid else SEVERAL,
+        uid=uid if _user(one) == _user(other) else SEVERAL,
         command=one.command if one.command == other.command else "*",
         operations=Counter(one.operations) + Counter(other.operations),
         durations=list(map(sum, zip_longest(one.durations, other.durations, fillvalue=0))),

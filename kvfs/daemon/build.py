@@ -152,8 +152,10 @@ def layered(
 async def open_wrangler(source: WranglerSource, timeout: float) -> AsyncIterator[Store]:
     """Open the store that the Workers of a project see: local state, or a dev server by its URL."""
     from kvfs.store.miniflare.miniflare_store import WranglerStore, open_explorer
+    from kvfs.store.rest.request import read_in_large_pieces
 
     if source.state is None:
+        read_in_large_pieces()
         try:
             async with open_explorer(source.origin, timeout) as explorer:
                 yield explorer

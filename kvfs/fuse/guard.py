@@ -71,12 +71,13 @@ def _guarded(handler: Callable[..., Any], *, is_bounded: bool) -> Callable[..., 
     operation, is_by_context = handler.__name__, _names_caller(handler)
 
     @functools.wraps(handler)  # pyfuse3 passes everything by position
-    async def guard(self: Any, /, *args: Any) -> Any:
+    async def guard(*all_args: Any) -> Any:
+        self: Any = all_args[0]  # no parameter of its own, because to join it with the others makes a list
         callers: Callers = self.callers
         thread = 0
         if not is_by_context:
-            caller = callers.held.get(args[0]) or callers.own  # a handle
-        elif (context := args[-1]) is not None:
+            caller = callers.held.get(all_args[1]) or callers.own  # a handle
+        elif (context := all_args[-1]) is not None:
             thread = context.pid
             caller = callers.by_thread.get(thread) or callers.meet(thread, context.uid)
         else:  # only without a kernel
@@ -93,30 +94,31 @@ def _guarded(handler: Callable[..., Any], *, is_bounded: bool) -> Callable[..., 
         call = None
         door.caller = caller
         try:
-            found: Any = handler(self, *args)
+            found: Any = handler(*all_args)
             door.caller = None
             if found.__class__ is CoroutineType:
                 times[SKIP] = skip  # it is timed for itself
                 began, call = clock(), Call(caller)
                 calling.set(call)
-                waiting = _Waiting(self, operation, thread, args, call)
+                waiting = _Waiting(self, operation, thread, all_args[1:], call)
                 return await waiting.answer(found, is_bounded=is_bounded)
-            if (calls := self.system_calls).latest and thread in calls.latest:
-                calls.passed(thread, operation, args, found, trio.current_time())
+            if thread and thread in self.system_calls.latest:
+                self.system_calls.passed(thread, operation, all_args[1:], found, trio.current_time())
             return found
         except pyfuse3.FUSEError:
             door.caller = None
             raise
         except Exception as exc:
             door.caller = None
-            raise _told(self, handler, args, exc) from exc
+            raise _told(self, handler, all_args[1:], exc) from exc
         finally:
-            if call is not None:
-                _ended(call, operation, clock() - began)
-            elif began:
-                add_timed(times, clock() - began)
-                if caller.calls < LOOKS:
-                    callers.call_again(caller)
+            if began:
+                if call is not None:
+                    _ended(call, operation, clock() - began)
+                else:
+                    add_timed(times, clock() - began)
+                    if caller.calls < LOOKS:
+                        callers.call_again(caller)
 
     return guard
 

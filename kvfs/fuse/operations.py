@@ -34,6 +34,7 @@ from kvfs.vfs.view.types import Attr, Changes
 _Created = tuple[FileInfo, EntryAttributes]
 
 _PERMISSIONS = 0o7777
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 
 class Operations(pyfuse3.Operations):
@@ -214,7 +215,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> Answer[FileInfo]:
         """Open a file; the whole value is there when this returns, so reads wait for nothing."""
-        writing = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC))
+        writing = bool(flags & _WRITING)
         if writing:
             self._check_writable()
         opening = self._fs.files.open(

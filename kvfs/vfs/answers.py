@@ -21,7 +21,9 @@ def then(answer: Answer[T], act: Callable[[T, *More], Answer[R]], *more: *More) 
     """Go on with an answer, and `more`: now if it is there, else when it has come."""
     if answer.__class__ is CoroutineType:
         return _later(answer, act, *more)  # its class says what it is, not of what
-    return act(answer, *more)  # type: ignore[arg-type]  # a cast would be a call
+    if not more:  # because to put an answer before the others, or before none, makes a list
+        return act(answer)  # type: ignore[arg-type, call-arg]  # a cast would be a call
+    return act(answer, *more)  # type: ignore[arg-type]
 
 
 async def _later(coming: Coroutine[Any, Any, T], act: Callable[[T, *More], Answer[R]], *more: *More) -> R:

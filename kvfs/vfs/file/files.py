@@ -172,9 +172,9 @@ class Files:
 
     def _let_go(self, node: File, shared: OpenFile) -> None:
         shared.handles -= 1
-        if shared.handles == 0 and node.open is not shared and node.lookups <= 0:
-            self._inodes.drop_unused(node)
-        if shared.handles == 0 and node.open is shared:
+        if shared.handles:
+            return
+        if node.open is shared:
             if shared.created and not node.detached:  # never recorded, and close said so: no such file
                 self._overlay.unsaved.recorded(node.namespace, node.key)
             if shared.buffer.changed:
@@ -183,8 +183,8 @@ class Files:
                 shared.buffer.close()
             node.open = None
             self.identities.closed(node, shared)
-            if node.lookups <= 0:
-                self._inodes.drop_unused(node)
+        if node.lookups <= 0:
+            self._inodes.drop_unused(node)
 
     def flush(self, number: int) -> Answer[None]:
         """Do close(2): record what a writer's file lacks in the journal, or else nobody reads it any more.

@@ -32,7 +32,7 @@ class InodeTable:
 
     def get(self, ino: int) -> Node:
         """Return the node of a number. Raises `StaleError` for one that is gone."""
-        node = self.find(ino)
+        node = self._nodes.get(ino) or self._registry.wake(ino)
         if node is None:
             raise StaleError(f"inode {ino} is gone")
         return node

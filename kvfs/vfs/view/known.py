@@ -201,9 +201,10 @@ class Known:
             for change in self.written_below(namespace, ref):
                 if not goes(change.key):
                     return self._lives(namespace, ref, change.key)
-        creating = self.unsaved.below(namespace, prefix) if self._creating else ()
-        if any(self._is_in(ref, key) and not goes(key) for key in creating):
-            return True
+        if self._creating:
+            creating = self.unsaved.below(namespace, prefix)
+            if any(self._is_in(ref, key) and not goes(key) for key in creating):
+                return True
         made = self._local.dirs_under(namespace, prefix)
         if made and self._is_any_below((row for row in made if not goes(row.prefix)), ref):
             return True

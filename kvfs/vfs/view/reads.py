@@ -115,6 +115,8 @@ class Reads:
 
     def _is_gone(self, change: Change) -> bool:
         """Return whether nothing is at the key of a change any more."""
+        if change.expiration is None:
+            return change.is_tombstone
         return change.is_tombstone or is_expired(change.expiration, self._known.now())
 
     def _held_of(self, change: Change) -> Clean | None:

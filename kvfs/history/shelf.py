@@ -16,7 +16,7 @@ from typing import Final
 
 from kvfs.core.model import How
 from kvfs.history.allowance import Bounds
-from kvfs.history.version import LARGE, NO_ROOM, OWN_FILE, SAME_CONTENT, Version, VersionBatch
+from kvfs.history.version import LARGE, NO_ROOM, OWN_FILE, SAME_CONTENT, UNREADABLE, Version, VersionBatch
 from kvfs.history.version_segment import VersionSegment, segments
 
 INLINE_BYTES: Final = 128 * 1024  # a larger content has a file of its own
@@ -154,6 +154,9 @@ class Shelf:
             offset = offsets.get(version.digest)
             if offset is None:
                 offset = segment.holds(version.digest)
+            if offset is None and value is not None and self._digest(value) != version.digest:
+                version.why = UNREADABLE  # because nobody compared what the journal's log answered
+                continue
             if offset is None and value is not None and len(value) <= INLINE_BYTES:
                 offset = offsets[version.digest] = segment.offset_after(size)
                 contents[version.digest] = value

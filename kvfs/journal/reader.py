@@ -110,14 +110,14 @@ class JournalReader:
         return row
 
     def superseded(self, row: Row) -> bytes | Path:
-        """Return the content that a row had until this very moment: in memory, or its file, which goes soon.
+        """Return the content that a row had until this very moment: as the log has it, or its file, which goes soon.
 
-        Raises JournalError when it cannot be read.
+        It is not compared with its digest: whoever keeps it must do so. Raises JournalError when it cannot be read.
         """
         assert row.content is not None
         if row.content.spool is not None:
             return self._contents.files.directory / row.content.spool
-        return self._contents.read(row)
+        return self._contents.logged(row)
 
     def digest(self, change: Change) -> bytes:
         """Return the digest of a put's content, without reading it; KeyError as for `value`."""

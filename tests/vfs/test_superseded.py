@@ -11,6 +11,7 @@ from support.rig import open_rig
 from kvfs.core.digest import INLINE_BYTES, digest
 from kvfs.core.errors import NotFoundError
 from kvfs.history.version import AWAY, RENAMED
+from kvfs.log.segment import segments_of
 
 LARGE = os.urandom(INLINE_BYTES + 1)
 LONG = 3600.0
@@ -263,6 +264,24 @@ async def test_without_a_history_nothing_is_noted(tmp_path):
         assert mount.history is None
         assert mount.journal.writer.on_superseded is None
         assert not list(tmp_path.rglob("history"))
+
+
+async def test_a_content_that_the_disk_answers_otherwise_is_not_kept(mount, kernel):
+    """The history keeps no other content than the one that was written, and says that this could not be read.
+
+    A later version of an equal content is kept as it is.
+    """
+    await kernel.write("/ns/f", b"older")
+    (segment,) = segments_of(mount.journal.path)
+    at = segment.read_bytes().index(b"older")
+    with segment.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"0", at)
+        await kernel.unlink("/ns/f")
+        os.pwrite(file.fileno(), b"o", at)  # because the log is read again in the end
+    await kernel.write("/ns/g", b"older")
+    await kernel.unlink("/ns/g")
+    found = {key: content for key, _, content in kept(mount)}
+    assert found == {"f": "it could not be read from this disk", "g": b"older"}
 
 
 async def test_what_waits_to_be_written_has_bounds(mount, kernel):

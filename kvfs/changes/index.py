@@ -95,11 +95,26 @@ class Index:
 
     def any_under(self, namespace: NamespaceId, prefix: str) -> bool:
         """Return whether a put of a key that starts with `prefix` is here; tombstones cost nothing."""
-        live = self.live.get(namespace)
+        rows = self.rows.get(namespace)
+        if not rows:
+            return False
+        row = rows.get(Key(prefix))
+        if row is not None and row.content is not None:  # most often, while files are found or removed
+            return True
+        live = self.live[namespace]
         if not live or live[-1] < prefix:  # most often, while names are made in order
             return False
         first = next(live.irange(prefix), None)  # no position is asked for: these cost after a change
         return first is not None and first.startswith(prefix)
+
+    def puts_under(self, namespace: NamespaceId, prefix: str) -> Iterator[Row]:
+        """Yield the puts of keys that start with `prefix`, in key order. The index must not change meanwhile.
+
+        Tombstones cost nothing, nor does what is not taken.
+        """
+        rows = self.rows.get(namespace, {})
+        for key in _under(self.live.get(namespace), prefix, prefix):
+            yield rows[key]
 
     # operations of the log
 

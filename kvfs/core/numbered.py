@@ -66,7 +66,8 @@ class Numbered(Generic[T]):
         if page is not None and found is not None:
             page[number & _LAST] = None
             self._count -= 1
-            if page == _EMPTY:
+            # the next one is looked at first, because objects go in order most often
+            if page[number + 1 & _LAST] is None and page == _EMPTY:
                 del self._pages[number >> _BITS]
         return found
 

@@ -64,7 +64,8 @@ class Journal:
         self.outbox = outbox = Outbox(transactions)
         self.newest = contents.newest
         self.stage, self.spool, self.stream = contents.stage, contents.files.spool, contents.files.stream
-        self.get, self.under, self.any_under = reader.get, reader.under, reader.any_under
+        self.get, self.under = reader.get, reader.under
+        self.any_under, self.puts_under = reader.any_under, reader.puts_under
         self.value, self.read_value, self.read_soon = reader.value, reader.read_value, reader.read_soon
         self.digest, self.rejected = reader.digest, reader.rejected
         self.record_put, self.record_delete = writer.record_put, writer.record_delete

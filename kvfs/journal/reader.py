@@ -35,7 +35,7 @@ class JournalReader:
         self._index = index
         self._contents = contents
         self._reading: _Reading | None = None  # by `read_soon`, the last; until it is sent
-        self.any_under = index.any_under
+        self.any_under, self.puts_under = index.any_under, index.puts_under
         self.get: Callable[[NamespaceId, Key], Change | None] = index.get
         """Return the change that answers for a key: pending, settling, rejected or local."""
         contents.files.on_gone = self._let_go

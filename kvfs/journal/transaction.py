@@ -131,9 +131,10 @@ class Transactions:
 
     def remove(self, row: Row, attrs: LocalAttrs | None = None) -> None:
         """Remove the change of a key; `attrs` are its attributes without one."""
-        self._operations.append(DropRow(*row.place, attrs))
-        self._rows[row.place] = None
-        self._attrs[row.place] = attrs
+        place = row.place
+        self._operations.append(DropRow(*place, attrs))
+        self._rows[place] = None
+        self._attrs[place] = attrs
 
     def set_attrs(
         self, namespace: NamespaceId, key: Key, attrs: LocalAttrs | None, *, is_visible: bool = True

@@ -145,7 +145,7 @@ class JournalWriter:
             return
         if base == b"" if row is None else row.content is None:
             return  # there is none
-        attrs = self._transactions.attrs_of(namespace, key)
+        attrs = row.attrs if row is not None else self._transactions.attrs_of(namespace, key)
         if digest is not None and digest == (base if row is None else row.digest):
             how = How.ATTRIBUTES
         ended = Superseded(namespace, key, row, attrs, how, other, is_one_of_many)
@@ -213,10 +213,11 @@ class JournalWriter:
             self._supersede(namespace, key, old, How.DELETE, base)
             if keeps is not None:
                 transactions.set_directory(namespace, keeps.prefix, keeps.start, keeps)
-            return self._delete(namespace, key, base, guarded=guarded)
+            return self._delete(old, namespace, key, base, guarded=guarded)
 
     def _delete(
         self,
+        old: Row | None,
         namespace: NamespaceId,
         key: Key,
         base: bytes | None,
@@ -225,14 +226,13 @@ class JournalWriter:
         guarded: bool,
     ) -> Seq | None:
         transactions = self._transactions
-        old = transactions.get(namespace, key)
         if not needs_tombstone(old, base):
             if old is not None:
                 transactions.remove(old)
             elif transactions.attrs_of(namespace, key) is not None:
                 transactions.set_attrs(namespace, key, None)
             return None
-        kept = content_shown(transactions.attrs_of(namespace, key))
+        kept = content_shown(old.attrs if old is not None else transactions.attrs_of(namespace, key))
         if old is not None and old.is_tombstone and old.state is not ChangeState.REJECTED:
             if old.attrs != kept:
                 transactions.set_attrs(namespace, key, kept)
@@ -277,7 +277,8 @@ class JournalWriter:
         self._put(put, seq, move.body.value if move.body is not None else None)
         if old is not None and old.awaited:
             transactions.repoint(old.seq, seq)
-        self._delete(namespace, move.old, move.base_old, waits_for=seq, guarded=True)
+        old = transactions.get(namespace, move.old)
+        self._delete(old, namespace, move.old, move.base_old, waits_for=seq, guarded=True)
 
     def retry(self, namespace: NamespaceId, key: Key) -> Seq | None:
         """Make a rejected change pending again; return None when there is none."""
@@ -311,10 +312,11 @@ class JournalWriter:
 
         Returns the tombstone's seq, None when the store never had the key or a newer change came in between.
         """
-        if change.seq not in self._index.pending:
+        row = self._index.pending.get(change.seq)
+        if row is None:
             return None
         with self._transactions.of_sending():
-            return self._delete(change.namespace, change.key, change.base, guarded=True)
+            return self._delete(row, change.namespace, change.key, change.base, guarded=True)
 
     def set_beside(self, change: Change, key: Key) -> Seq | None:
         """Move a pending put to another key and leave the store's value of its own alone: a conflict's copy.

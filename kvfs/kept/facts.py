@@ -68,6 +68,8 @@ class LocalFacts:
 
     def set_file(self, place: KeyRef, attrs: LocalAttrs | None, *, is_visible: bool = True) -> None:
         """Keep these attributes of a key without a change."""
+        if attrs is None and place not in self.unsaved and self._side is not None and self._side.is_empty:
+            return  # so it is already: files that come and go leave nothing to save
         self.unsaved[place] = attrs
         if is_visible:
             self.generation.bump()

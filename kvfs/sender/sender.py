@@ -80,6 +80,7 @@ class Sender:
         self._quiet = Countdown(options.delay)
         self._age = Countdown(options.max_age)
         self._nap: trio.CancelScope | None = None  # the loop's wait, while it waits
+        self._short_nap: trio.CancelScope | None = None  # the latest that ends in time for any change
         self._next_ready = FOREVER  # when (monotonic) something that could not be sent may be
         self._settle_at: float | None = None  # when (monotonic) the next change has settled
         journal.news.on_change = self._noted
@@ -113,10 +114,14 @@ class Sender:
         It is not woken for each, *because* an fsync sends most of what a database writes, at the cost of a wake.
         """
         nap, options = self._nap, self._options
+        if nap is None or nap is self._short_nap:
+            return  # the clock is asked once a nap, because a change is most often one of many
         # a long write-back is cut short by the greatest age, and what a command wrote settles alone
-        soonest = min(options.delay, options.max_age, options.settle_window)
-        if nap is not None and nap.deadline > trio.current_time() + soonest:
+        soonest = trio.current_time() + min(options.delay, options.max_age, options.settle_window)
+        if nap.deadline > soonest:
             nap.deadline = min(nap.deadline, trio.current_time() + self._pause())
+        if nap.deadline <= soonest:
+            self._short_nap = nap
 
     def _pause(self) -> float:
         return max(0.0, min(self._until_send(), self._until_settled()))

@@ -13,6 +13,7 @@ from support.clock import Clock
 from support.journals import side_of
 from support.rig import Rig, open_rig
 
+from kvfs.core.model import Key
 from kvfs.fuse import convert
 from kvfs.fuse.operations import Operations
 from kvfs.kept import facts
@@ -131,6 +132,49 @@ async def test_a_small_file_is_one_record_and_no_statement(handlers) -> None:
     handlers.read(inode)
     at_once(handlers.ops.unlink(handlers.parent, b"file", None))
     assert handlers.statements == []
+
+
+async def test_a_file_that_comes_and_goes_leaves_an_empty_side_table_nothing_to_do(handlers) -> None:
+    """A side table without a row need not be told that nothing is kept of a file that was never sent."""
+    handlers.create(b"file", b"content")
+    at_once(handlers.ops.unlink(handlers.parent, b"file", None))
+    assert handlers.rig.journal._transactions.kept.unsaved == {}
+
+
+async def test_attributes_that_the_side_table_has_go_with_a_file_that_was_never_sent(handlers) -> None:
+    """A file whose attributes are in the side table takes them along when it is removed before it was sent."""
+    journal, namespace = handlers.rig.journal, handlers.rig.namespace
+    journal.attributes.set_file_attrs(namespace, Key("file"), LocalAttrs(mode=0o600))
+    journal._transactions.kept.save()
+    handlers.create(b"file", b"content")
+    at_once(handlers.ops.unlink(handlers.parent, b"file", None))
+    assert journal.attributes.file_attrs(namespace, Key("file")) is None
+    journal._transactions.kept.save()
+    assert side_of(journal).execute("SELECT count(*) FROM files").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+async def test_removing_a_file_looks_at_no_other_files_of_its_directory(handlers, is_sent: bool) -> None:
+    """An unlink does as much in a large directory as in a small one, also where the directory has to be kept.
+
+    The directory is there only because another client has a key in it; that one goes first.
+    """
+    rig, ops, kernel = handlers.rig, handlers.ops, handlers.rig.kernel
+    work = []
+    for count in (20, 200):
+        names = [b"first", *(b"%04d" % number for number in range(count))]
+        await rig.other(f"{count}/first", b"theirs")
+        rig.fs.forgetting.forget_knowledge()
+        assert await kernel.listdir(f"ns/{count}") == ["first"]
+        for name in names[1:]:
+            await kernel.write(f"ns/{count}/{name.decode()}", b"content")
+        if is_sent:
+            await rig.drain()
+        parent = (await answered(rig.fs.tree.lookup(handlers.parent, b"%d" % count))).ino
+        done = [calls_of(ops.unlink(parent, name, None))[0] for name in names]
+        work.append(sum(done) / len(done))
+        assert await kernel.listdir(f"ns/{count}") == []
+    assert work[1] < 1.1 * work[0]
 
 
 async def test_the_side_table_hears_of_hundreds_at_once(handlers) -> None:

@@ -226,12 +226,10 @@ class Known:
         return True
 
     def written_below(self, namespace: NamespaceId, ref: DirRef) -> Iterator[Change]:
-        """Return live changes of this mount in a directory, in key order."""
+        """Yield live changes of this mount in a directory, in key order. The journal must not change meanwhile."""
         now = self.now()
-        for change in self.journal.under(namespace, ref.prefix):
-            if change.is_tombstone or is_expired(change.expiration, now):
-                continue
-            if self._is_in(ref, change.key):
+        for change in self.journal.puts_under(namespace, ref.prefix):
+            if not is_expired(change.expiration, now) and self._is_in(ref, change.key):
                 yield change
 
     def listed_below(

@@ -43,7 +43,7 @@ class Sizes:
         self._known.pop(place, None)  # to be the latest
         self._known[place] = (size, known_at)
 
-    def expire(self, place: KeyRef) -> None:
+    def make_stale(self, place: KeyRef) -> None:
         """Make the size stale."""
         if place in self._known:
             self.generation.bump()

@@ -97,14 +97,14 @@ class Values:
             for oldest in self.sizes.oldest(1 + _SIZES // 16):
                 self.drop(oldest)
 
-    def expire(self, namespace: NamespaceId, prefix: str = "") -> None:
+    def make_stale(self, namespace: NamespaceId, prefix: str = "") -> None:
         """Make every key that starts with `prefix` stale; the old values still show what changed."""
         for place in self.sizes.under(namespace, prefix):
-            self.expire_one(place)
+            self.make_one_stale(place)
 
-    def expire_one(self, place: KeyRef) -> None:
+    def make_one_stale(self, place: KeyRef) -> None:
         """Make one value stale."""
-        self.sizes.expire(place)
+        self.sizes.make_stale(place)
         if place in self._entries:
             self._entries[place] = replace(self._entries[place], known_at=NEVER)
 

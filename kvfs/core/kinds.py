@@ -2,7 +2,7 @@
 
 Mounts and copies learn it, each in a `Kinds` of its own.
 
-Knowledge that saves a request later is kept on this machine between them (host/kinds.py), as `Kept`.
+Knowledge that saves a request later is kept on this machine between them (host/kinds_file.py), as `Kept`.
 """
 
 from collections.abc import Mapping, Sequence

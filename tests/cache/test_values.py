@@ -96,7 +96,7 @@ def test_what_expires_is_known_still_but_stale(limit: int) -> None:
     for key in ("a/1", "a/2", "b/1"):
         values.put(place(key), clean(7, clock))
     before = values.sizes.generation.number
-    values.expire(NS, "a/")
+    values.make_stale(NS, "a/")
     assert values.sizes.generation.number > before
     assert [values.sizes.get(place(key)) for key in ("a/1", "a/2", "b/1")] == [None, None, 7]
     assert values.sizes.get(place("a/1"), stale=True) == 7

@@ -188,7 +188,7 @@ async def test_a_store_that_hangs_leaves_old_values_to_move(autojump_clock, moun
         await mount.other(f"d/{number:02}", b"held")
     for number in range(50):
         await read(mount, kernel, f"/ns/d/{number:02}")
-    mount.fs.overlay.values.expire(mount.namespace)
+    mount.fs.overlay.values.make_stale(mount.namespace)
     for operation in ("bulk_get", "get"):
         mount.store.delay(operation, 30)
         mount.store.fail(operation, UnreachableError("away"))

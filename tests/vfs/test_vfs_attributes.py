@@ -111,7 +111,7 @@ async def test_a_change_is_made_to_the_newest_attributes_known(mount, kernel, at
     await kernel.stat("/ns/f")
     mount.now.advance(40)
     assert await kernel.read("/ns/f") == b"old"
-    mount.fs.overlay.values.expire(mount.namespace)
+    mount.fs.overlay.values.make_stale(mount.namespace)
     assert await kernel.read("/ns/f") == b"old"  # asked for again: younger than the listing
     await mount.other("f", b"new", b'{"theirs":1}', ahead=1000)
     mount.now.advance(30)

@@ -62,7 +62,7 @@ class Known:
         """Make the caches ask anew for a place."""
         self.forgotten_at = self.now()
         self.listings.forget(namespace, prefix)
-        self.values.expire(namespace, prefix)
+        self.values.make_stale(namespace, prefix)
 
     def _is_in(self, ref: DirRef, key: Key) -> bool:
         """Return whether a key with the directory's prefix lies in it: not all do where a long name is cut."""

@@ -143,7 +143,7 @@ class Reads:
         place = (namespace, key)
         if self._journal.get(namespace, key) is not None or self._haste.patience.is_away():
             return False
-        self._expire_outdated(place)
+        self._distrust_outdated(place)
         return self._values.get(place) is None and self._loader.ask(place, then)
 
     def is_known_since(self, namespace: NamespaceId, key: Key, known_at: float) -> bool:
@@ -158,7 +158,7 @@ class Reads:
         """Fetch the value, for a moment only where an older answer is at hand: `is_known` says so, or the cache."""
         place = (namespace, key)
         directory = self._known.naming.parent_of_key(key).prefix
-        self._expire_outdated(place)
+        self._distrust_outdated(place)
         old = self._values.get(place, stale=True)
         if old is not None and (self._haste.patience.is_away() or (hurried and self._haste.does_for_now())):
             return old
@@ -174,6 +174,6 @@ class Reads:
             raise NotFoundError(f"{key!r} is gone")
         return clean
 
-    def _expire_outdated(self, place: KeyRef) -> None:
+    def _distrust_outdated(self, place: KeyRef) -> None:
         if self._known.is_listed_anew(place):
-            self._values.expire_one(place)
+            self._values.make_one_stale(place)

@@ -3,8 +3,9 @@
 Invariants:
 - A change is recorded only while the reserve holds `BASE` and `CHANGE_BYTES` for each change there is, *because* then
   its way to the store (attempted, acknowledged, settled) can be recorded on a disk that takes not a byte more.
-- Only records about the progress of a change take from it, and the file gets shorter only by as much as they need,
-  *because* other programs may take free room before we do.
+- Only records about the progress of a change take from it, and those that remove one that was never sent, with the
+  directory that stays. The file gets shorter only by as much as they need, *because* other programs may take free
+  room before we do.
 - It is built again as soon as there is room, before anything new is recorded.
 """
 

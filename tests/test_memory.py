@@ -53,7 +53,7 @@ async def main():
         nursery.cancel_scope.cancel()
 
 
-trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.5))
+trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.2))
 """
 
 LARGE = """

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from msgspec import Struct
 
-from kvfs.core.errors import BodyTooLargeError, NoAnswerError, StoreError, UnavailableError
+from kvfs.core.errors import BodyTooLargeError, NoAnswerError, StoreError, UnavailableError, without_frames
 from kvfs.core.kinds import Kinds
 from kvfs.core.limits import BULK_GET_KEYS, LIST_KEYS_MIN
 from kvfs.core.model import BareEntry, Entry, Key, NamespaceId
@@ -145,7 +145,9 @@ class BulkValues:
         self._check_room()
         entries = await self._store.bulk_get(namespace, keys)
         for key in entries.keys() & set(keys):
-            self._keep(key, entries[key])
+            if (entry := entries[key]) is not None:
+                self._reading.kinds.learn((namespace, key), is_text=True)
+            self._keep(key, entry)
         return entries.keys()
 
     async def ask_alone(self, namespace: NamespaceId, key: Key) -> None:
@@ -159,8 +161,10 @@ class BulkValues:
                 await self._check_service(exc)
                 if not isinstance(exc, NoAnswerError) or attempt == SILENT_TRIES:
                     self._unreadable += isinstance(exc, UnavailableError)
-                    self._found[key] = _Unreadable(exc.with_traceback(None))
+                    self._found[key] = _Unreadable(without_frames(exc))
                     return
+        if read is not None:
+            self._reading.learn((namespace, key), read.value)
         self._keep(key, BareEntry(read.value, None, read.expiration) if read is not None else None)
 
     def _keep(self, key: Key, entry: Entry | None) -> None:
@@ -168,7 +172,6 @@ class BulkValues:
         self._unreadable = 0
         if entry is not None:
             item, expiration = self._items[key], entry.expiration
-            self._reading.learn((self._namespace, key), entry.value)
             self._fetched += len(entry.value)
             metadata = item.metadata if isinstance(entry, BareEntry) else entry.metadata
             entry = Entry(entry.value, metadata, item.expiration if expiration is None else expiration)

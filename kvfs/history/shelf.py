@@ -146,7 +146,8 @@ class Shelf:
             if version.size > self._bounds.bytes:
                 version.why = LARGE
                 continue
-            if not version.digest:
+            is_compared = not version.digest
+            if is_compared:
                 version.digest = self._digest(content if isinstance(content, bytes) else content.read_bytes())
             if version.how is How.ATTRIBUTES:
                 version.offset = SAME_CONTENT
@@ -154,7 +155,12 @@ class Shelf:
             offset = offsets.get(version.digest)
             if offset is None:
                 offset = segment.holds(version.digest)
-            if offset is None and value is not None and self._digest(value) != version.digest:
+            if (
+                offset is None
+                and value is not None
+                and not is_compared
+                and self._digest(value) != version.digest
+            ):
                 version.why = UNREADABLE  # because nobody compared what the journal's log answered
                 continue
             if offset is None and value is not None and len(value) <= INLINE_BYTES:

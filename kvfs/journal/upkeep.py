@@ -57,7 +57,10 @@ class Upkeep:
         size, alive = self._log.size, self._living()
         if self._log.reserve.is_short:
             return size > alive + snapshot.SHORT_BYTES and alive < self._too_large / 2
-        return size >= self._floor and size > alive + max(alive, snapshot.SNAPSHOT_BYTES)
+        return size >= self._floor and self._is_mostly_dead(alive, snapshot.SNAPSHOT_BYTES)
+
+    def _is_mostly_dead(self, alive: int, least: int) -> bool:
+        return self._log.size > alive + max(alive, least)
 
     def _living(self) -> int:
         return snapshot.living(self._transactions, self._row_bytes)
@@ -139,7 +142,7 @@ class Upkeep:
         try:
             self._transactions.kept.not_saved()
             alive = snapshot.living(self._transactions, snapshot.ROW_BYTES)
-            if self._log.is_doubtful or self._log.size > alive + max(alive, snapshot.END_BYTES):
+            if self._log.is_doubtful or self._is_mostly_dead(alive, snapshot.END_BYTES):
                 cut = snapshot.cut(self._transactions)
                 with self._with_room():
                     self._written(cut)

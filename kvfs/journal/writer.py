@@ -265,7 +265,7 @@ class JournalWriter:
         transactions, seq = self._transactions, self._index.next_seq()
         old = transactions.get(namespace, move.old)
         if move.body is not None:
-            brought = move.body.size, Content(seq, move.body.spool), move.body.digest
+            brought = _brought(move.body, seq)
         elif old is not None and old.content is not None:
             brought = old.size, old.content, old.digest
         else:
@@ -359,8 +359,7 @@ class JournalWriter:
                 return False
             seq, put = self._index.next_seq(), None
             if body is not None:
-                brought = body.size, Content(seq, body.spool), body.digest
-                put = Put(namespace, key, *brought, metadata, expiration, None, attrs=attrs)
+                put = Put(namespace, key, *_brought(body, seq), metadata, expiration, None, attrs=attrs)
             row = adopted_over(old, namespace, key, put, seq, before, self._now())
             self._transactions.put(row, old, body.value if body is not None else None)
         return True
@@ -378,3 +377,8 @@ class JournalWriter:
         """Forget everything of a namespace that was deleted, pending changes included."""
         with self._transactions.of_sending():
             self._transactions.say(DropNamespace(namespace))
+
+
+def _brought(body: Body, seq: Seq) -> tuple[int, Content, bytes]:
+    """Return size, location and digest of a content that comes with the change of that number."""
+    return body.size, Content(seq, body.spool), body.digest

@@ -58,7 +58,7 @@ class Adopting:
             log.warning(
                 "what a command wrote to %r%s shows later: %s", failed[0][0].key, others, failed[0][1]
             )
-        await self._fs.forgetting.reach_kernel(self._fs.options.timeout)
+        await self._fs.forgetting.reach_kernel()
         return Counted(count)
 
     async def _adopt(self, write: ToldWrite) -> bool:

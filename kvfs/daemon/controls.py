@@ -76,12 +76,8 @@ class Controls:
         self._ask_again()
         before = self._sender.statistics()
         await self._ending.drain(timeout, send)
-        await self._reach_kernel()  # copies made of conflicts have names
+        await self._fs.forgetting.reach_kernel()  # copies made of conflicts have names
         return self._left(before)
-
-    async def _reach_kernel(self) -> None:
-        """Wait until the kernel forgot, *because* the caller looks at the mount next."""
-        await self._fs.forgetting.reach_kernel(self._fs.options.timeout)
 
     def _left(self, before: SenderStatistics) -> replies.SendingReport:
         """Return the changes that are left, with their reasons, and the counts of what was sent since `before`."""
@@ -110,7 +106,7 @@ class Controls:
         self._ask_again()
         await self._sender.settle_due(at_once=True)  # a change that settles later would hide the news
         await self._fs.forgetting.refresh(PurePosixPath(request.path).parts)
-        await self._reach_kernel()
+        await self._fs.forgetting.reach_kernel()
         return replies.Done()
 
     async def pending(self, request: PendingRequest, send: Send) -> replies.ItemList[replies.PendingItem]:
@@ -154,7 +150,7 @@ class Controls:
     async def rejected_discard(self, request: DiscardRequest, send: Send) -> replies.Counted:
         """Discard refused changes: the store's own answer counts again."""
         answer = await self._with_each(request, self._discard)
-        await self._reach_kernel()
+        await self._fs.forgetting.reach_kernel()
         return answer
 
     def _discard(self, change: Change) -> None:

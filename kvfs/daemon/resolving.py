@@ -80,7 +80,7 @@ class Resolving:
             except KvfsError as exc:
                 path = self._reporter.path_at(conflict.namespace, conflict.key)
                 failed.append(FailedItem(path, str(exc)))
-        await self._fs.forgetting.reach_kernel(self._fs.options.timeout)
+        await self._fs.forgetting.reach_kernel()
         return KeepReport(len(chosen) - len(failed), failed)
 
     async def _settle(self, conflict: Conflict, *, mine: bool) -> None:

@@ -76,7 +76,7 @@ class FileSystem:
             overlay, self.files, now, lists_expiration=not options.expiration_is_mtime
         )
         overlay.loader.on_contents = self._contents_arrived
-        self.forgetting = Forgetting(overlay, table, self.inodes, self.tree, invalidator)
+        self.forgetting = Forgetting(overlay, table, self.inodes, self.tree, invalidator, options.timeout)
         self.attributes.on_vanished = self.forgetting.directory_vanished
         self.retold = Retold(overlay, self.inodes, self.attributes, now)
         self.directories = Directories(overlay, self.inodes, self.handles, self.tree, self.roots, now)

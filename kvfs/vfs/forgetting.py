@@ -26,12 +26,14 @@ class Forgetting:
         inodes: InodeTable,
         tree: Tree,
         invalidator: Invalidator,
+        timeout: float,
     ) -> None:
         self._overlay = overlay
         self._table = table
         self._inodes = inodes
         self._tree = tree
         self._invalidator = invalidator
+        self._timeout = timeout
 
     async def refresh(self, names: Sequence[str]) -> None:
         """Forget what was read at and below a path, given by its names. Raises `NotFoundError`."""
@@ -67,12 +69,12 @@ class Forgetting:
         self.forget_kernel_name(namespace, key)
         self._forget_absences()
 
-    async def reach_kernel(self, seconds: float) -> None:
-        """Return when the kernel has forgotten what it was told to, or after `seconds`.
+    async def reach_kernel(self) -> None:
+        """Return when the kernel has forgotten what it was told to, or after `--timeout`.
 
         A name stays while a request in its directory is under way: so no request of the kernel may await this.
         """
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(self._timeout):
             await self._invalidator.entries_forgotten()
 
     def _forget_absences(self) -> None:

@@ -368,37 +368,30 @@ async def test_what_is_told_again_never_outlives_its_expiration(handlers, monkey
     assert await told.read(handlers) == {}
 
 
+def watched(monkeypatch, owner, name):
+    """Return the list to which each call of a method adds its arguments from now on; the method does its work."""
+    calls, method = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **more: calls.append(args) or method(*args, **more))
+    return calls
+
+
 async def test_a_create_believes_the_lookup_before_it(handlers, monkeypatch) -> None:
     """A create uses the result of the lookup before it instead of a second one."""
-    known = handlers.rig.fs.overlay.known
-    looks = []
-    monkeypatch.setattr(
-        known,
-        "peek_child",
-        lambda *args, **more: looks.append(args) or type(known).peek_child(known, *args, **more),
-    )
+    looks = watched(monkeypatch, handlers.rig.fs.overlay.known, "peek_child")
     handlers.create(b"file", b"content")
     assert len(looks) == 1
 
 
 async def test_one_look_at_the_listing_tells_that_a_name_is_new(handlers, monkeypatch) -> None:
     """A name that is about to be made is searched for once in the listing, as a file and as a directory together."""
-    listings = handlers.rig.fs.overlay.listings
-    looks = []
-    monkeypatch.setattr(
-        listings,
-        "span_of",
-        lambda *args, **more: looks.append(args) or type(listings).span_of(listings, *args, **more),
-    )
+    looks = watched(monkeypatch, handlers.rig.fs.overlay.listings, "span_of")
     handlers.create(b"file", b"content")
     assert len(looks) == 1
 
 
 async def test_a_first_change_of_a_key_looks_for_the_one_before_once(handlers, monkeypatch) -> None:
     """The journal searches its index once for the change that a put follows."""
-    index = handlers.rig.journal._transactions.index
-    looks = []
-    monkeypatch.setattr(index, "get", lambda *args: looks.append(args) or type(index).get(index, *args))
+    looks = watched(monkeypatch, handlers.rig.journal._transactions.index, "get")
     handlers.create(b"file", b"content")
     assert len(looks) == 1
 
